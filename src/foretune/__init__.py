@@ -1,0 +1,63 @@
+"""foretune: know how to tune before you tune.
+
+The public names and nothing else; each is imported when it is first used, so that ``import foretune`` loads no torch.
+
+>>> import foretune
+>>> foretune.Seeds.all(3)
+Seeds(data=3, init=3, order=3, dropout=3)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foretune.errors import ForetuneError
+    from foretune.pipeline import Result, load, recommend, tune
+    from foretune.records import Plan, RunConfig, RunRecord, Seeds
+    from foretune.tasks import Task
+    from foretune.tuners import TUNERS, get_peft_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "TUNERS",
+    "ForetuneError",
+    "Plan",
+    "Result",
+    "RunConfig",
+    "RunRecord",
+    "Seeds",
+    "Task",
+    "__version__",
+    "get_peft_model",
+    "load",
+    "recommend",
+    "tune",
+]
+
+_HOMES = {
+    "ForetuneError": "foretune.errors",
+    "Plan": "foretune.records",
+    "Result": "foretune.pipeline",
+    "RunConfig": "foretune.records",
+    "RunRecord": "foretune.records",
+    "Seeds": "foretune.records",
+    "TUNERS": "foretune.tuners",
+    "Task": "foretune.tasks",
+    "get_peft_model": "foretune.tuners",
+    "load": "foretune.pipeline",
+    "recommend": "foretune.pipeline",
+    "tune": "foretune.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'foretune' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,88 @@
+"""The list of commands. Only the one that was asked for is imported, and ``--help`` loads no torch."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import typer
+
+from foretune.errors import ForetuneError, Interrupted
+
+COMMANDS = {
+    "tune": "Recommend, train once, evaluate, report, save: the main job.",
+    "recommend": "The plan alone; trains nothing.",
+    "predict": "Label new rows with a finished run.",
+    "export": "Hand a finished run over as PEFT, merged or ONNX files, checked in a fresh process.",
+    "report": "Write a run's report again as one self-contained HTML page.",
+    "runs": "List, show, compare and import earlier runs.",
+    "tasks": "The catalog of known data sets.",
+    "doctor": "Say what this machine can do and what is missing.",
+    "demo": "The whole product on a real data set and a real model, without network.",
+}
+"""Command -> its line in ``foretune --help``. The module ``foretune.cli.<command>`` holds ``app``, a Typer application."""
+
+HELP = """Know how to tune before you tune.
+
+Exit codes: 0 done, 1 unexpected, 2 usage, 3 data, 4 model, 5 memory, disk or time, 6 run folder or store, 7 export,
+8 diverged, 130 interrupted.
+"""
+
+
+def build(wanted: str | None) -> typer.Typer:
+    """The application: ``wanted`` for real, the other commands by name and line only."""
+    app = typer.Typer(
+        name="foretune",
+        help=HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name, line in COMMANDS.items():
+        if name != wanted:
+            app.command(name, help=line)(_unused)
+            continue
+        module: typer.Typer = import_module(f"foretune.cli.{name}").app
+        if len(module.registered_commands) == 1 and not module.registered_groups:
+            app.command(name, help=line)(module.registered_commands[0].callback)  # type: ignore[type-var]
+        else:
+            app.add_typer(module, name=name, help=line)
+
+    @app.callback(invoke_without_command=True)
+    def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+        if version:
+            from foretune import __version__
+
+            typer.echo(f"foretune {__version__}")
+            raise typer.Exit
+
+    return app
+
+
+def _unused() -> None:
+    """Stands for a command that was not asked for."""
+
+
+def main() -> NoReturn:
+    """Run the command line: errors that foretune raises on purpose become one sentence and an exit code."""
+    wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    try:
+        build(wanted)()
+    except Interrupted as stopped:
+        _say(str(stopped))
+        sys.exit(stopped.exit_code)
+    except ForetuneError as error:
+        _say(f"Error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("Interrupted. Nothing was lost: the same command starts again or goes on where it was.")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)

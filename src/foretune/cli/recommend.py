@@ -1,0 +1,27 @@
+"""``foretune recommend``: the plan alone."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import typer
+
+from foretune.cli.tune import run, tune
+
+app = typer.Typer()
+
+_TUNE_ONLY = ("out", "dry_run", "overwrite", "remember")
+
+
+def recommend(**values: Any) -> None:
+    """Say which pipeline to use, what it should cost, and what that rests on. Trains nothing but a few probe steps."""
+    source, config, json = (values.pop(name) for name in ("source", "config", "json"))
+    run(source, values, config, out=None, dry_run=True, overwrite=False, remember=False, json=json)
+
+
+_signature = inspect.signature(tune, eval_str=True)
+_shared = [p for p in _signature.parameters.values() if p.name not in _TUNE_ONLY]
+recommend.__signature__ = _signature.replace(parameters=_shared)  # type: ignore[attr-defined]
+recommend.__annotations__ = {p.name: p.annotation for p in _shared}
+app.command()(recommend)

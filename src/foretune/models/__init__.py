@@ -1,0 +1,7 @@
+"""FLOOR 1: pretrained checkpoints: which bytes, how they are read, and the network for a kind of task."""
+
+from foretune.models.checkpoint import Checkpoint, open_checkpoint
+from foretune.models.embed import features
+from foretune.models.network import Network, build
+
+__all__ = ["Checkpoint", "Network", "build", "features", "open_checkpoint"]

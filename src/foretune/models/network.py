@@ -1,0 +1,124 @@
+"""The network for a kind of task: always a stock transformers class, so that stock tools can reload what we save.
+
+``cls``, ``last`` and ``eos`` use ``AutoModelForSequenceClassification``. ``mean`` uses
+``AutoModelForTokenClassification``: its head is linear, so the mean of the per-token logits over the attention mask *is*
+the head applied to the mean-pooled hidden state, and no class of our own has to exist when the adapter is loaded elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from foretune.errors import ModelError, ResourceError
+from foretune.models.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded model.
+
+    Attributes:
+        module: the transformers model, in fp32 and evaluation mode.
+        fresh: qualified names of the modules that the checkpoint did not hold, e.g. ``("classifier",)``.
+    """
+
+    module: PreTrainedModel
+    fresh: tuple[str, ...]
+
+
+def build(checkpoint: Checkpoint, outputs: int) -> Network:
+    """Load the weights into the class that ``checkpoint.ref.pooling`` asks for, with ``outputs`` logits per pooled text.
+
+    Fresh weights are drawn from torch's global generator: seed it just before.
+
+    Raises:
+        ModelError: transformers has no such class for this architecture, or the weights do not fit it.
+        ResourceError: the weights alone exceed the free memory.
+    """
+    import transformers
+
+    pooling = checkpoint.ref.pooling
+    if pooling == "none":
+        seq2seq = checkpoint.family == "encoder-decoder"
+        auto = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+        sizes = {}
+    else:
+        mean = pooling == "mean"
+        auto = transformers.AutoModelForTokenClassification if mean else transformers.AutoModelForSequenceClassification
+        sizes = {"num_labels": outputs}
+    require_memory(checkpoint.parameters * 4, f"the weights of `{checkpoint.ref.name}`")
+    try:
+        with quiet():
+            module, info = auto.from_pretrained(
+                checkpoint.folder,
+                **sizes,
+                dtype="float32",
+                use_safetensors=True,
+                output_loading_info=True,
+                trust_remote_code=checkpoint.ref.trust_remote_code,
+            )
+    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"`{checkpoint.ref.name}` does not load as {auto.__name__}: {first}") from error
+    if info["mismatched_keys"]:
+        raise ModelError(
+            f"The weights of `{checkpoint.ref.name}` do not fit its configuration: {sorted(info['mismatched_keys'])[:3]}."
+        )
+    module.config.pad_token_id = checkpoint.tokenizer.pad_token_id
+    fresh = fresh_modules(module, info["missing_keys"])
+    if pooling == "none" and fresh:
+        raise ModelError(
+            f"`{checkpoint.ref.name}` holds no language-model head ({', '.join(fresh)} would start at random). "
+            "Name a checkpoint that was trained to write text."
+        )
+    return Network(module.eval(), fresh)
+
+
+def fresh_modules(module: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
+    """The outermost modules all of whose parameters are ``missing``.
+
+    >>> import torch
+    >>> net = torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Sequential(torch.nn.Linear(2, 2))})
+    >>> fresh_modules(net, {"head.0.weight", "head.0.bias"})
+    ('head',)
+    """
+    found: list[str] = []
+    for name, part in module.named_modules():
+        own = {f"{name}.{key}" for key, _ in part.named_parameters()}
+        if name and own and own <= missing and not any(name.startswith(f"{outer}.") for outer in found):
+            found.append(name)
+    return tuple(found)
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise ``ResourceError`` when ``needed`` bytes are more than what is free now."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ResourceError(
+            f"{what} need {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB of memory are free. "
+            "Close other programs, or take a smaller model or batch."
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence transformers' loading bar and its table of missing keys: ``Network.fresh`` says the same."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

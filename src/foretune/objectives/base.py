@@ -1,0 +1,269 @@
+"""Objective: what is minimised and how one predicts; with ``Encoded``, a split that was tokenised once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from foretune.models import Checkpoint
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+    from torch import nn
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Integer sequences of different lengths in two flat arrays: 100,000 of them cost no more than their tokens.
+
+    >>> r = Ragged.of([[1, 2], [3]])
+    >>> r[0].tolist(), r[1].tolist(), r.lengths.tolist()
+    ([1, 2], [3], [2, 1])
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]]) -> Ragged:
+        """Pack ``sequences`` as int32."""
+        lengths = np.fromiter((len(s) for s in sequences), dtype=np.int64, count=len(sequences))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        values = np.fromiter((v for s in sequences for v in s), dtype=np.int32, count=int(offsets[-1]))
+        return cls(values, offsets)
+
+    @classmethod
+    def join(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Put one behind the other."""
+        offsets = [np.zeros(1, np.int64)]
+        for part in parts:
+            offsets.append(part.offsets[1:] + offsets[-1][-1])
+        return cls(np.concatenate([p.values for p in parts] or [np.zeros(0, np.int32)]), np.concatenate(offsets))
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per sequence."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One split, tokenised once.
+
+    Attributes:
+        tokens: input sequences; one per example, but one per candidate for multiple choice.
+        targets: float64 or int64 ``(n,)``: class, number or right candidate; None for generation and unlabelled rows.
+        groups: ``(n + 1,)``; example ``i`` owns the sequences ``groups[i]:groups[i + 1]``.
+        types: token type ids, where the tokenizer makes them.
+        responses: token sequences to be written (generation).
+        cut: how many sequences were longer than the limit and lost their end.
+        limit: the limit in tokens.
+    """
+
+    tokens: Ragged
+    groups: np.ndarray
+    limit: int
+    targets: np.ndarray | None = None
+    types: Ragged | None = None
+    responses: Ragged | None = None
+    cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.groups) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per example (the longest candidate of a choice; prompt and response together): what batches sort by."""
+        longest = np.maximum.reduceat(self.tokens.lengths, self.groups[:-1]) if len(self) else np.zeros(0, np.int64)
+        return longest if self.responses is None else longest + self.responses.lengths
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """All tokens of an example, over its candidates and its response: what throughput is counted in."""
+        total = np.add.reduceat(self.tokens.lengths, self.groups[:-1]) if len(self) else np.zeros(0, np.int64)
+        return total if self.responses is None else total + self.responses.lengths
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """What is minimised and how one predicts. The fields of a subclass are its options; the class is abstract or final.
+
+    Attributes:
+        name: what records, the command line and the registry call it.
+        kinds: the kinds of task it serves (see ``records.KINDS``).
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def outputs(self, classes: int) -> int:
+        """How many logits the head has, given the task's number of classes; 0 for a language model."""
+
+    @abstractmethod
+    def encode(self, table: pa.Table, targets: np.ndarray | None, checkpoint: Checkpoint) -> Encoded:
+        """Tokenise ``table`` (columns of ``tasks.schema.SPLIT_COLUMNS``). ``targets`` is None for rows to predict."""
+
+    @abstractmethod
+    def batch(self, encoded: Encoded, indices: np.ndarray, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+        """Pad the examples ``indices`` to their longest; keys are what ``loss`` and ``predict`` read."""
+
+    @abstractmethod
+    def weight(self, encoded: Encoded, indices: np.ndarray) -> int:
+        """What the summed loss of these examples is divided by: examples, or response tokens."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0) -> torch.Tensor:
+        """The loss summed over the batch (a scalar in fp32); divide by ``weight``.
+
+        Args:
+            model: from ``Tuner.attach``, on the batch's device.
+            batch: from ``batch``.
+            virtual_tokens: positions that the tuner puts in front of every sequence and that count in the output.
+        """
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0) -> torch.Tensor:
+        """Raw outputs, one row per example: logits ``(b, C)``, candidate logits padded with -inf, values ``(b, 1)``, or
+        written token ids ``(b, new)`` padded with the padding id."""
+
+    def evaluate(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What ``predict`` and ``loss`` give, of a labelled batch; overridden where one forward pass serves both."""
+        return self.predict(model, batch, virtual_tokens), self.loss(model, batch, virtual_tokens)
+
+    def fitted(self, encoded: Encoded, checkpoint: Checkpoint) -> Objective:
+        """A copy that knows what only training rows and checkpoint tell: the scale of a regression, the length of a
+        response. Options the user gave are kept. Called once, with the encoded training split."""
+        return self
+
+    def padded(self, outputs: torch.Tensor, encoded: Encoded) -> torch.Tensor:
+        """The outputs of one batch with as many columns as any batch of the split ``encoded`` has."""
+        return outputs
+
+    def decode(self, outputs: np.ndarray, checkpoint: Checkpoint) -> Any:
+        """Turn raw outputs into what ``evaluation.judge`` takes; logits stay logits."""
+        return outputs
+
+
+@dataclass(frozen=True)
+class LogitObjective(Objective):
+    """An objective whose loss and predictions both come from the pooled logits of one forward pass."""
+
+    @abstractmethod
+    def arrange(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits ``(sequences, C)`` as one row per example."""
+
+    @abstractmethod
+    def loss_of(self, arranged: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The summed loss, a scalar."""
+
+    def weight(self, encoded: Encoded, indices: np.ndarray) -> int:
+        return len(indices)
+
+    def batch(self, encoded: Encoded, indices: np.ndarray, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+        import torch
+
+        counts = np.diff(encoded.groups)[indices]
+        rows = np.concatenate([np.arange(encoded.groups[i], encoded.groups[i + 1]) for i in indices])
+        inputs = pad_inputs(encoded, rows, checkpoint)
+        inputs["counts"] = torch.from_numpy(counts)
+        if encoded.targets is not None:
+            inputs["targets"] = torch.from_numpy(encoded.targets[indices])
+        return inputs
+
+    def loss(self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0) -> torch.Tensor:
+        return self.loss_of(self.predict(model, batch, virtual_tokens), batch)
+
+    def predict(self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0) -> torch.Tensor:
+        return self.arrange(pooled_logits(model, batch, virtual_tokens), batch)
+
+    def evaluate(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        arranged = self.predict(model, batch, virtual_tokens)
+        return arranged, self.loss_of(arranged, batch)
+
+
+def tokenize(
+    checkpoint: Checkpoint, texts: list[str], pairs: list[str | None] | None, limit: int
+) -> tuple[Ragged, Ragged | None, int]:
+    """Token ids, token types (or None) and the number of sequences that lost their end.
+
+    Pairs lose tokens from the longer text first, so that neither disappears.
+    """
+    ids: list[Ragged] = []
+    types: list[Ragged] = []
+    cut = 0
+    tokenizer = checkpoint.tokenizer
+    for start in range(0, len(texts), CHUNK):
+        second = [p or "" for p in pairs[start : start + CHUNK]] if pairs else None
+        chunk = tokenizer(
+            texts[start : start + CHUNK],
+            second,
+            truncation="longest_first" if second else True,
+            max_length=limit,
+            return_attention_mask=False,
+        )
+        ids.append(Ragged.of(chunk["input_ids"]))
+        if "token_type_ids" in chunk:
+            types.append(Ragged.of(chunk["token_type_ids"]))
+        cut += sum(bool(e.overflowing) for e in chunk.encodings or ())
+    return Ragged.join(ids), Ragged.join(types) if types else None, cut
+
+
+def pad(sequences: list[np.ndarray], value: int, left: bool = False) -> torch.Tensor:
+    """Stack sequences to ``(n, longest)`` int64, filled with ``value`` on the right (or left)."""
+    import torch
+
+    width = max((len(s) for s in sequences), default=0)
+    out = np.full((len(sequences), width), value, dtype=np.int64)
+    for row, sequence in zip(out, sequences, strict=True):
+        if len(sequence):
+            row[slice(width - len(sequence), None) if left else slice(0, len(sequence))] = sequence
+    return torch.from_numpy(out)
+
+
+def pad_inputs(encoded: Encoded, rows: np.ndarray, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """``input_ids``, ``attention_mask`` and, where there are any, ``token_type_ids`` for the sequences ``rows``."""
+    import torch
+
+    tokens = [encoded.tokens[i] for i in rows]
+    inputs = {"input_ids": pad(tokens, int(checkpoint.tokenizer.pad_token_id or 0))}
+    lengths = torch.tensor([len(t) for t in tokens])
+    inputs["attention_mask"] = (torch.arange(inputs["input_ids"].shape[1])[None, :] < lengths[:, None]).long()
+    if encoded.types is not None:
+        inputs["token_type_ids"] = pad([encoded.types[i] for i in rows], 0)
+    return inputs
+
+
+def pooled_logits(
+    model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int
+) -> torch.Tensor:
+    """Logits ``(sequences, C)`` in fp32, whichever stock class the network is.
+
+    Per-token logits ``(sequences, T, C)`` are averaged over the attention mask: a linear head commutes with the mean.
+    """
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    logits = model(**{name: batch[name] for name in names if name in batch}).logits.float()
+    if logits.dim() == 2:
+        return logits
+    logits = logits[:, logits.shape[1] - batch["input_ids"].shape[1] :] if virtual_tokens else logits
+    mask = batch["attention_mask"].unsqueeze(-1).to(logits.dtype)
+    return (logits * mask).sum(1) / mask.sum(1)
+
+

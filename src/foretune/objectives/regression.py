@@ -1,0 +1,48 @@
+"""A number per text: squared error on the standardised target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from foretune.models import Checkpoint
+from foretune.objectives.base import Encoded, LogitObjective
+from foretune.objectives.head import encode_texts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+
+@dataclass(frozen=True)
+class Regression(LogitObjective):
+    """Squared error in units of the training targets' standard deviation, so that no learning rate depends on the unit.
+
+    Attributes:
+        center, scale: mean and standard deviation of the training targets; set by ``fitted``.
+    """
+
+    center: float = 0.0
+    scale: float = 1.0
+
+    name: ClassVar[str] = "regression"
+    kinds: ClassVar[tuple[str, ...]] = ("regression",)
+
+    def fitted(self, encoded: Encoded, checkpoint: Checkpoint) -> Regression:
+        assert encoded.targets is not None
+        return replace(self, center=float(np.mean(encoded.targets)), scale=float(np.std(encoded.targets)) or 1.0)
+
+    def outputs(self, classes: int) -> int:
+        return 1
+
+    def encode(self, table: pa.Table, targets: np.ndarray | None, checkpoint: Checkpoint) -> Encoded:
+        return encode_texts(table, targets, checkpoint)
+
+    def arrange(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return logits * self.scale + self.center
+
+    def loss_of(self, arranged: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        error = (arranged.squeeze(-1) - batch["targets"].float()) / self.scale
+        return error.square().sum()

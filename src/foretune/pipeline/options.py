@@ -1,0 +1,204 @@
+"""TuneOptions: everything a user may ask of ``tune``, from Python, the command line or YAML; one frozen class.
+
+None means "not asked": the task, the checkpoint or the recommender decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from foretune.errors import UsageError
+from foretune.registry import did_you_mean
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """What ``tune`` and ``recommend`` can be told.
+
+    Attributes:
+        model: a folder, a Hub id, or ``demo``.
+        text, pair, label, prompt, response, choices, kind, metric: override what is detected in the data.
+        dev, test: files of their own for these splits.
+        ood: out-of-domain test sets, ``path`` or ``path:name``.
+        data_dir: where catalog tasks lie.
+        shots, dev_fraction, test_fraction, seed: what is drawn.
+        tuner, option, objective: the method; ``option`` holds ``key=value`` texts or a mapping for the tuner.
+        lr, head_lr, epochs, steps, batch_size, micro_batch, weight_decay, warmup, decay, clip, evaluations, patience,
+            precision: the schedule. ``clip=0`` means none.
+        max_length, pooling, trust_remote_code, revision: how the model is read.
+        budget: wall time for the whole command: ``90``, ``"90s"``, ``"20m"``, ``"1.5h"``.
+    """
+
+    __pydantic_config__ = {"extra": "forbid", "coerce_numbers_to_str": True}  # noqa: RUF012
+
+    model: str = "demo"
+    revision: str | None = None
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+    choices: tuple[str, ...] = ()
+    kind: str | None = None
+    metric: str | None = None
+    dev: str | None = None
+    test: str | None = None
+    ood: tuple[str, ...] = ()
+    data_dir: str | None = None
+    shots: int | None = None
+    dev_fraction: float = 0.25
+    test_fraction: float = 0.2
+    seed: int = 0
+    tuner: str | None = None
+    option: Mapping[str, Any] = field(default_factory=dict)
+    objective: str | None = None
+    lr: float | None = None
+    head_lr: float | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    micro_batch: int | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+    decay: str | None = None
+    clip: float | None = None
+    evaluations: int | None = None
+    patience: int | None = None
+    precision: str | None = None
+    max_length: int | None = None
+    pooling: str | None = None
+    trust_remote_code: bool = False
+    budget: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "head_lr", "epochs", "steps", "batch_size", "micro_batch", "evaluations", "patience", "shots"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"`{_flag(name)}` must be greater than 0, but got {value}.")
+        for name, low, high in (("dev_fraction", 0, 0.9), ("test_fraction", 0, 0.9), ("warmup", 0, 1)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"`{_flag(name)}` must lie in [{low}, {high}], but got {value}.")
+        for name, known in (("decay", ("linear", "cosine", "constant")), ("precision", ("fp32", "bf16"))):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise UsageError(f"`{_flag(name)}` must be one of {', '.join(known)}, but got `{value}`.")
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError(f"Give `--steps` or `--epochs`, not both: got {self.steps} steps and {self.epochs} epochs.")
+        if self.max_length is not None and self.max_length < 4:
+            raise UsageError(f"`--max-length` must be at least 4 tokens, but got {self.max_length}.")
+        parse_budget(self.budget)
+
+    def given(self) -> dict[str, Any]:
+        """The options that differ from their defaults: what was asked, and nothing else.
+
+        >>> TuneOptions(lr=0.001, seed=3).given()
+        {'seed': 3, 'lr': 0.001}
+        """
+        blank = {f.name: asdict(TuneOptions())[f.name] for f in fields(TuneOptions)}
+        return {name: value for name, value in asdict(self).items() if value != blank[name]}
+
+
+def make_options(values: Mapping[str, Any]) -> TuneOptions:
+    """Validate plain values: from YAML, JSON, keyword arguments or the command line.
+
+    Raises:
+        UsageError: an unknown name (with the nearest known one) or a value of the wrong type or range.
+
+    >>> make_options({"lr": "1e-3", "ood": ["other.csv"]}).ood
+    ('other.csv',)
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [f.name for f in fields(TuneOptions)]
+    plain = {key.replace("-", "_"): value for key, value in values.items()}
+    for key in plain:
+        if key not in known:
+            raise UsageError(f"`{key}` is not an option of `tune`.{did_you_mean(key, known)}")
+    if isinstance(plain.get("option"), list | tuple):
+        plain["option"] = pairs(plain["option"])
+    for name in ("ood", "choices"):
+        if isinstance(plain.get(name), str):
+            plain[name] = (plain[name],)
+    try:
+        return TypeAdapter(TuneOptions).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, UsageError):
+            raise cause from error
+        name = _flag(str(first["loc"][0])) if first["loc"] else "options"
+        raise UsageError(f"`{name}` does not fit: {first['msg'].lower()}, but got `{first['input']}`.") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The options of a YAML file (safe loader).
+
+    Raises:
+        UsageError: no such file, no YAML, or no mapping.
+    """
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The configuration `{path}` cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"`{path}` is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise UsageError(f"`{path}` must hold `name: value` lines, but holds {type(loaded).__name__}.")
+    return loaded
+
+
+def pairs(texts: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """``["rank=16", "targets=qv"]`` as a mapping; values are read as YAML scalars.
+
+    >>> pairs(["rank=16", "targets=qv"])
+    {'rank': 16, 'targets': 'qv'}
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"A tuner option is written `key=value`, but got `{text}`. Example: `--option rank=16`.")
+        try:
+            found[key.strip().replace("-", "_")] = float(value) if _is_float(value) else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"The value of the tuner option `{text}` cannot be read. Quote it.") from error
+    return found
+
+
+def parse_budget(text: str | None) -> float | None:
+    """Seconds of ``90``, ``90s``, ``20m`` or ``1.5h``; None stays None.
+
+    >>> parse_budget("1.5h"), parse_budget("20m"), parse_budget("45")
+    (5400.0, 1200.0, 45.0)
+    """
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in "smh" else (text, "s")
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"`--budget` must be a time such as 90s, 20m or 1.5h, but got `{text}`.")
+    return seconds
+
+
+def _is_float(text: str) -> bool:
+    """Whether YAML 1.1 would miss that this is a number (``1e-3`` has no dot)."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "e" in text.lower()
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,118 @@
+"""Result: a finished run as a user holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretune.errors import StoreError
+from foretune.records import Plan, RunRecord
+from foretune.report import page
+from foretune.store.folder import read_run
+from foretune.tasks.schema import SPLIT_COLUMNS
+from foretune.training.predictor import Predictor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        record: what happened.
+        folder: the run folder.
+        plan: what had been recommended; None where no plan was kept.
+        model: where the base model lies now, when not where the record says.
+    """
+
+    record: RunRecord
+    folder: Path
+    plan: Plan | None = None
+    model: str | None = None
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Split -> metric -> value."""
+        return {split: dict(judged.scores) for split, judged in self.record.evaluations.items()}
+
+    @property
+    def verdict(self) -> list[str]:
+        """What may be said of the result, in sentences."""
+        return page.verdict(self.folder)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The restored model; loaded at the first use."""
+        return Predictor.load(self.folder, self.model)
+
+    def predict(self, rows: Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Answers for texts, or for mappings with ``text`` (and ``pair`` or ``choices``): prediction and probability.
+
+        Returns:
+            one dict per row: ``prediction``, ``probability`` and ``probabilities`` (None where the kind has none).
+        """
+        found = self.predictor(table_of(rows))
+        return list(found.select(["prediction", "probability", "probabilities"]).to_pylist())
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Copy the adapter folder, the part that travels, to ``folder``."""
+        target = Path(folder)
+        try:
+            shutil.copytree(self.folder / "adapter", target, dirs_exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"The adapter cannot be copied to `{target}`: {error.strerror or error}.") from error
+        return target
+
+    def report(self, out: Path | None = None) -> Path:
+        """Write ``report.html`` again and return its path."""
+        return page.write(self.folder, out)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for ``--json``."""
+        return {"folder": str(self.folder), "verdict": self.verdict, "record": self.record.to_json()}
+
+
+def load(folder: str | os.PathLike[str], model: str | None = None) -> Result:
+    """A finished run, from its folder.
+
+    Raises:
+        StoreError: there is no run, or it is not finished.
+    """
+    path = Path(folder)
+    record = read_run(path)
+    if record.status != "ok":
+        raise StoreError(
+            f"The run in `{path}` has status `{record.status}`, so there is nothing to use yet. "
+            "The same `foretune tune` command goes on with it."
+        )
+    return Result(record, path, read_plan(path), model)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """``plan.json`` of a run folder, None where there is none."""
+    path = folder / "plan.json"
+    return Plan.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def table_of(rows: Iterable[str | Mapping[str, Any]]) -> pa.Table:
+    """Texts or mappings as a table with ``SPLIT_COLUMNS`` and no labels."""
+    import pyarrow as pa
+
+    plain = [{"text": row} if isinstance(row, str) else dict(row) for row in rows]
+    return pa.Table.from_pylist(
+        [
+            {"row": i, "text": row["text"], "pair": row.get("pair"), "choices": row.get("choices"), "label": None}
+            for i, row in enumerate(plain, 1)
+        ],
+        schema=SPLIT_COLUMNS,
+    )
+
+

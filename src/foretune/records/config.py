@@ -1,0 +1,199 @@
+"""RunConfig: everything that decides the outcome of a run; its digest is the run's identity.
+
+Frozen, standard library only. Fields that merely say *where* bytes lie (paths) do not count towards the digest when a
+fingerprint says *what* the bytes are: the same rows in another folder are the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+KINDS = ("classification", "regression", "choice", "generation")
+"""The four forms of a task: a label, a number, one of several candidate texts, a written response."""
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text.
+
+    >>> canonical({"b": 1, "a": (1, 2)})
+    '{"a":[1,2],"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """The first ``length`` hexadecimal digits of the SHA-256 of ``canonical(value)``."""
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A plug-in by name, with its options: records hold names, so a run of a deleted tuner still loads."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by Pydantic, not a field
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Which checkpoint, and how it is read.
+
+    Attributes:
+        name: a local folder, a Hub id, or ``"demo"`` for the small encoder of the ``demo`` extra.
+        fingerprint: hash of the weights; when present it stands for ``name`` in the identity.
+        pooling: ``cls``, ``mean``, ``last``, ``eos`` (encoder-decoders) or ``none`` (generation); ``auto`` is resolved
+            from the checkpoint before the run, so a record never holds it.
+        max_length: tokens per example, special tokens and response included; longer text is cut and reported.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    name: str
+    revision: str | None = None
+    fingerprint: str | None = None
+    pooling: str = "auto"
+    max_length: int = 256
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class TaskRef:
+    """Which rows, read how, drawn how.
+
+    Attributes:
+        source: a file, a folder, a Hub id or a catalog name; ``"memory"`` for a task built in Python.
+        kind: one of ``KINDS``.
+        columns: role -> column name(s) as detected or overridden, e.g. ``{"text": "sentence", "label": "y"}``.
+        dev, test, ood: further files, where the user gave them; ``ood`` is name -> path.
+        shots: labelled examples per class (classification) or in total (otherwise), dev included; None = all rows.
+        dev_fraction: the share of the drawn labels that pays for model selection.
+        test_fraction: the share of the rows held out for testing when the source has no test split.
+        fingerprint: hash of all rows of all splits; when present it stands for the paths in the identity.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    source: str
+    kind: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    dev: str | None = None
+    test: str | None = None
+    ood: Mapping[str, str] = field(default_factory=dict)
+    shots: int | None = None
+    dev_fraction: float = 0.25
+    test_fraction: float = 0.2
+    metric: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast, how often measured. The schedule always spans the full length of ``steps``.
+
+    Attributes:
+        steps: optimizer steps of the full run.
+        batch_size: examples per optimizer step, over all processes.
+        micro_batch: examples per forward pass; smaller than ``batch_size`` means gradient accumulation. None = all.
+        lr, head_lr: peak learning rates of the tuner and of a freshly initialised head (None = ``lr``).
+        warmup: share of the steps with a linearly rising rate.
+        decay: ``linear``, ``cosine`` or ``constant`` after the warm-up.
+        clip: largest gradient norm, None for no clipping.
+        evaluations: how often dev is measured, at equal fractions of the run.
+        patience: evaluations without improvement before the run ends; None = never.
+        precision: ``fp32`` or ``bf16`` (autocast).
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    steps: int
+    batch_size: int = 16
+    micro_batch: int | None = None
+    lr: float = 2e-4
+    head_lr: float | None = None
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    decay: str = "linear"
+    clip: float | None = 1.0
+    evaluations: int = 10
+    patience: int | None = None
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """One named seed per kind of random draw, so that any one can be varied alone.
+
+    Attributes:
+        data: which rows are drawn and how they are split.
+        init: fresh weights: adapter and head.
+        order: the order of the batches.
+        dropout: dropout masks.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    data: int = 0
+    init: int = 0
+    order: int = 0
+    dropout: int = 0
+
+    @classmethod
+    def all(cls, seed: int) -> Seeds:
+        """The same number for every draw: what ``--seed`` sets."""
+        return cls(**{f.name: seed for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """model + task + tuner + objective + schedule + seeds.
+
+    >>> config = RunConfig(ModelRef("demo"), TaskRef("train.csv", "classification"), Part("lora", {"rank": 8}),
+    ...                    Part("head"), Schedule(steps=100), Seeds())
+    >>> config == RunConfig.from_json(config.to_json())
+    True
+    >>> len(config.digest)
+    16
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    model: ModelRef
+    task: TaskRef
+    tuner: Part
+    objective: Part
+    schedule: Schedule
+    seeds: Seeds = field(default_factory=Seeds)
+
+    @property
+    def digest(self) -> str:
+        """The run's identity: 16 hexadecimal digits over everything that decides the outcome."""
+        identity = self.to_json()
+        if self.model.fingerprint:
+            del identity["model"]["name"], identity["model"]["revision"]
+        if self.task.fingerprint:
+            for where in ("source", "dev", "test", "ood"):
+                del identity["task"][where]
+        return digest(identity)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists, ready for ``json.dumps``."""
+        plain: dict[str, Any] = json.loads(canonical(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> RunConfig:
+        """The inverse of ``to_json``. Unknown fields raise ``TypeError``: upgrades belong to ``store/upgrade.py``."""
+        return cls(
+            model=ModelRef(**plain["model"]),
+            task=TaskRef(**plain["task"]),
+            tuner=Part(**plain["tuner"]),
+            objective=Part(**plain["objective"]),
+            schedule=Schedule(**plain["schedule"]),
+            seeds=Seeds(**plain["seeds"]),
+        )

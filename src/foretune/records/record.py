@@ -1,0 +1,139 @@
+"""RunRecord: what happened. A failed or stopped run is a record with a status, never a score of 0 and never dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from foretune.records.card import TaskCard
+from foretune.records.config import RunConfig
+from foretune.records.cost import Cost
+from foretune.records.curve import LearningCurve, Point
+
+FORMAT = 1
+"""The version of the record's JSON. A change adds a numbered function to ``store/upgrade.py`` and raises this by one."""
+
+STATUSES = ("running", "ok", "stopped", "failed", "diverged", "oom")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One split judged once: ``n`` examples, metric -> value, metric -> 95 % interval over examples."""
+
+    n: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """In-domain minus out-of-domain score of one metric, with the 95 % interval of the difference."""
+
+    name: str
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What happened in one run.
+
+    Attributes:
+        config: what was asked; ``config.digest`` is the record's key.
+        status: one of ``STATUSES``.
+        metric: the task's own metric, by which the checkpoint was chosen on dev.
+        evaluations: split (``dev``, ``test``, ``ood:NAME``) -> evaluation at the chosen step. Test and ood entries are
+            read by the report and the verdict alone.
+        floors: floor name (``majority``, ``tfidf``, ``embedding``) -> split -> evaluation.
+        gaps: one per out-of-domain set.
+        chosen_step: the step whose weights were kept; ``steps_done`` the last step that ran.
+        temperature: fitted on dev; the logits are divided by it.
+        initial_hash: hash of the trainable weights before the first step.
+        labels: class names in the order of the logits; empty for other kinds.
+        surroundings: versions, device, threads, host kind: what a rerun needs to know.
+        notes: what a reader should know (rows cut, duplicates, budget), one sentence each.
+        warnings: what a reader must know, one sentence each.
+        error: type and message, when the status is not ``ok``.
+    """
+
+    config: RunConfig
+    status: str
+    metric: str = "accuracy"
+    card: TaskCard | None = None
+    curve: LearningCurve = field(default_factory=LearningCurve)
+    cost: Cost = field(default_factory=Cost)
+    evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    floors: Mapping[str, Mapping[str, Evaluation]] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    chosen_step: int | None = None
+    steps_done: int = 0
+    temperature: float | None = None
+    initial_hash: str | None = None
+    labels: tuple[str, ...] = ()
+    surroundings: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    started: str = ""
+    finished: str = ""
+    format: int = FORMAT
+
+    @property
+    def digest(self) -> str:
+        """The identity of the run this record tells of."""
+        return self.config.digest
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists, ready for ``json.dumps``; NaN and infinity become None."""
+        plain: dict[str, Any] = _finite(asdict(self))
+        plain["config"] = self.config.to_json()
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> RunRecord:
+        """The inverse of ``to_json``, for the current ``FORMAT`` only (see ``store/upgrade.py`` for older ones)."""
+        values = dict(plain)
+        values["config"] = RunConfig.from_json(plain["config"])
+        if plain.get("card") is not None:
+            values["card"] = TaskCard(**plain["card"])
+        nan = float("nan")
+        points = plain["curve"]["points"]
+        values["curve"] = LearningCurve(
+            tuple(Point(**{**p, "value": nan if p["value"] is None else p["value"]}) for p in points)
+        )
+        values["cost"] = Cost(**plain["cost"])
+        values["evaluations"] = {split: _evaluation(e) for split, e in plain["evaluations"].items()}
+        values["floors"] = {
+            name: {split: _evaluation(e) for split, e in splits.items()} for name, splits in plain["floors"].items()
+        }
+        values["gaps"] = tuple(Gap(**g) for g in plain["gaps"])
+        for name in ("labels", "notes", "warnings"):
+            values[name] = tuple(plain[name])
+        return cls(**values)
+
+
+def _evaluation(plain: Mapping[str, Any]) -> Evaluation:
+    nan = float("nan")
+    return Evaluation(
+        n=plain["n"],
+        scores={m: nan if v is None else v for m, v in plain["scores"].items()},
+        intervals={
+            m: (nan if v[0] is None else v[0], nan if v[1] is None else v[1]) for m, v in plain["intervals"].items()
+        },
+        flags=tuple(plain["flags"]),
+    )
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities by None, for strict JSON has neither."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

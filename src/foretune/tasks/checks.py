@@ -1,0 +1,157 @@
+"""The rules for labelled rows, tried before any model is loaded. A message names the rows and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foretune.errors import DataError
+from foretune.registry import did_you_mean
+from foretune.tasks.labels import number, order
+from foretune.tasks.schema import Schema
+
+MIN_ROWS = 8
+"""Labelled training rows below which nothing can be learned, selected and tested."""
+
+
+def name_rows(rows: Sequence[int]) -> str:
+    """The first five row numbers, and how many more there are.
+
+    >>> name_rows([4]), name_rows(range(1, 18))
+    ('row 4', 'rows 1, 2, 3, 4, 5 and 12 more')
+    """
+    shown = ", ".join(str(row) for row in rows[:5])
+    more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
+    return f"{'row' if len(rows) == 1 else 'rows'} {shown}{more}"
+
+
+def check_splits(schema: Schema, splits: Mapping[str, pa.Table], ood: Mapping[str, pa.Table]) -> None:
+    """Try every rule on every split.
+
+    Raises:
+        DataError: too few rows, an empty text, a missing label, one class only, a class with one example, a label that
+            training does not know, a label that is no number, or no choice.
+    """
+    train = splits["train"]
+    if train.num_rows < MIN_ROWS:
+        raise DataError(
+            f"train must have at least {MIN_ROWS} labelled rows, but has {train.num_rows}. Label more examples."
+        )
+    everything = {**splits, **{f"the out-of-domain set `{name}`": table for name, table in ood.items()}}
+    for name, table in everything.items():
+        if table.num_rows == 0:
+            raise DataError(f"{name} must have rows, but has none. Leave it out or fill it.")
+        check_texts(table, name)
+        _check_labels_present(table, name)
+    if schema.kind == "classification":
+        _check_classes(train)
+        for name, table in splits.items():
+            check_known(table, schema.labels, name)
+        for name, table in ood.items():
+            check_known(table, ood_labels(schema, name), f"the out-of-domain set `{name}`")
+    if schema.kind == "regression":
+        for name, table in everything.items():
+            _check_numbers(table, name)
+        if pc.count_distinct(train["label"]).as_py() == 1:
+            raise DataError(f"the labels of train must differ, but all are {train['label'][0]}. Add other examples.")
+    if schema.kind == "choice":
+        for name, table in everything.items():
+            _check_choices(table, name)
+
+
+def check_texts(table: pa.Table, name: str) -> None:
+    """Refuse rows whose text, second text or candidate is missing or blank; a pair is one in all rows or in none."""
+    blank = is_blank(table["text"])
+    if table["pair"].null_count < table.num_rows:
+        blank = pc.or_(blank, is_blank(table["pair"]))
+    _refuse(table, blank, f"{name}: the text must not be empty, but is in {{rows}}. Fill it in or remove these rows.")
+    if table["choices"].null_count < table.num_rows:
+        wrong = [not c or len(c) < 2 or any(not (x or "").strip() for x in c) for c in table["choices"].to_pylist()]
+        _refuse(
+            table,
+            pa.array(wrong),
+            f"{name}: every row needs two or more choices with text, but not {{rows}}. Correct them.",
+        )
+
+
+def ood_labels(schema: Schema, name: str) -> tuple[str, ...]:
+    """The class names of an out-of-domain set: the task's own, unless ``ood_label_map`` merges some of them.
+
+    >>> mapped = {"hans": {"entailment": "yes", "neutral": "no", "contradiction": "no"}}
+    >>> ood_labels(Schema("classification", labels=("contradiction", "entailment"), ood_label_map=mapped), "hans")
+    ('no', 'yes')
+    """
+    return order(schema.ood_label_map[name].values()) if name in schema.ood_label_map else schema.labels
+
+
+def check_known(table: pa.Table, labels: Sequence[str], name: str) -> None:
+    """Refuse labels that are not among ``labels``."""
+    unknown = pc.and_(pc.invert(pc.is_in(table["label"], pa.array(labels, pa.string()))), pc.is_valid(table["label"]))
+    strange = pc.unique(table["label"].filter(unknown)).to_pylist()
+    if strange:
+        rows = table["row"].filter(unknown).to_pylist()
+        raise DataError(
+            f"{name}: every label must occur in train, but {_quoted(strange)} does not ({name_rows(rows)})."
+            f"{did_you_mean(strange[0], labels)} Known: {_quoted(labels)}. Correct these rows or add training examples."
+        )
+
+
+def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which values are missing, empty or white space."""
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+
+
+def _refuse(table: pa.Table, wrong: pa.ChunkedArray | pa.Array, message: str) -> None:
+    rows = table["row"].filter(wrong).to_pylist()
+    if rows:
+        raise DataError(message.format(rows=name_rows(rows)))
+
+
+def _check_labels_present(table: pa.Table, name: str) -> None:
+    _refuse(
+        table,
+        is_blank(table["label"]),
+        f"{name}: every row needs a label, but {{rows}} has none. Label or remove these rows.",
+    )
+
+
+def _check_classes(train: pa.Table) -> None:
+    counted = pc.value_counts(train["label"]).to_pylist()
+    if len(counted) == 1:
+        raise DataError(
+            f"train must have two classes or more, but all {train.num_rows} rows are `{counted[0]['values']}`. Add "
+            "examples of another class, or name another column with `--label`."
+        )
+    single = sorted(entry["values"] for entry in counted if entry["counts"] < 2)
+    if single:
+        rows = train["row"].filter(pc.is_in(train["label"], pa.array(single))).to_pylist()
+        raise DataError(
+            f"every class needs at least 2 examples in train, but {_quoted(single)} has one ({name_rows(rows)}). Add "
+            "examples or remove the class."
+        )
+
+
+def _check_numbers(table: pa.Table, name: str) -> None:
+    wrong = np.array([number(label) is None for label in table["label"].to_pylist()])
+    _refuse(
+        table,
+        pa.array(wrong),
+        f"{name}: every label of a regression must be a number such as 3.5, but not in {{rows}}. Correct them, or use "
+        "`--kind classification`.",
+    )
+
+
+def _check_choices(table: pa.Table, name: str) -> None:
+    wrong = [
+        not (label.isdecimal() and int(label) < len(choices or ()))
+        for label, choices in zip(table["label"].to_pylist(), table["choices"].to_pylist(), strict=True)
+    ]
+    _refuse(table, pa.array(wrong), f"{name}: the label must point at one of the row's choices, but not in {{rows}}.")
+
+
+def _quoted(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - 8:,} more" if len(labels) > 8 else ""
+    return ", ".join(f"`{label}`" for label in labels[:8]) + more

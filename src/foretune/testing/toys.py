@@ -1,0 +1,182 @@
+"""Tiny random networks of nine architectures, made from configurations: two layers, width 16, a vocabulary of 40.
+
+They prove plumbing, not accuracy. Equal arguments give equal weights; no file and no network connection is needed.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+VOCABULARY = 40
+PADDING = 0
+LENGTH = 32
+"""Positions of the models that have a table of them (RoBERTa's usable ones: one less)."""
+
+ENCODERS = ("bert", "roberta", "distilbert", "modernbert", "deberta-v2")
+DECODERS = ("llama", "qwen3", "gpt2")
+ARCHITECTURES = (*ENCODERS, *DECODERS, "t5")
+
+KINDS = ("sequence", "token", "language")
+"""One row of logits per text; one per token; a model that writes (decoders and T5)."""
+
+
+def network(
+    name: str, kind: str = "sequence", *, labels: int = 3, dropout: float = 0.0, seed: int = 0
+) -> PreTrainedModel:
+    """A random network in evaluation mode.
+
+    Args:
+        name: one of ``ARCHITECTURES``.
+        kind: one of ``KINDS``.
+        labels: logits per text or token; unused by language models.
+        dropout: at every place where the architecture has one.
+        seed: of the weights; torch's global generator is left as it was.
+
+    >>> network("bert").config.num_labels
+    3
+    """
+    import torch
+    import transformers
+
+    auto = {
+        "sequence": transformers.AutoModelForSequenceClassification,
+        "token": transformers.AutoModelForTokenClassification,
+        "language": transformers.AutoModelForSeq2SeqLM if name == "t5" else transformers.AutoModelForCausalLM,
+    }
+    made = copy.deepcopy(config(name, dropout))
+    if kind != "language":
+        made.num_labels = labels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return auto[kind].from_config(made).eval()
+
+
+def fresh(model: PreTrainedModel) -> tuple[str, ...]:
+    """What a checkpoint trained on plain text would lack: the modules beside the backbone, and BERT's pooler.
+
+    >>> fresh(network("distilbert"))
+    ('pre_classifier', 'classifier')
+    """
+    if "Classification" not in type(model).__name__:
+        return ()
+    names = tuple(n for n, m in model.named_children() if m is not model.base_model and list(m.parameters()))
+    return ("bert.pooler", *names) if type(model).__name__ == "BertForSequenceClassification" else names
+
+
+def batch(
+    model: PreTrainedModel, lengths: tuple[int, ...] = (6, 4, 5), *, width: int | None = None, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Random token ids, padded on the right to ``width`` (the longest), with their mask; the decoder's ids for T5.
+
+    Every text ends in token 1, the end token of the toys.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(lengths), width or max(lengths))
+    ids = torch.randint(2, VOCABULARY, (len(lengths), max(lengths)), generator=generator)
+    ids = torch.nn.functional.pad(ids, (0, shape[1] - ids.shape[1]))
+    ends = torch.tensor(lengths)[:, None]
+    places = torch.arange(shape[1])[None, :]
+    ids = ids.masked_fill(places == ends - 1, 1).masked_fill(places >= ends, PADDING)
+    made = {"input_ids": ids, "attention_mask": (places < ends).long()}
+    if type(model).__name__.endswith("ForConditionalGeneration"):
+        made["decoder_input_ids"] = ids[:, :3].clone()
+    return made
+
+
+@cache
+def config(name: str, dropout: float = 0.0) -> PreTrainedConfig:
+    """The configuration behind ``network``; copy it before changing it."""
+    import transformers
+
+    size: dict[str, Any] = {"vocab_size": VOCABULARY, "pad_token_id": PADDING, "bos_token_id": 1, "eos_token_id": 1}
+    stack = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    hidden = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    match name:
+        case "bert":
+            return transformers.BertConfig(**size, **stack, **hidden, max_position_embeddings=LENGTH)
+        case "roberta":
+            return transformers.RobertaConfig(
+                **size, **stack, **hidden, max_position_embeddings=LENGTH, type_vocab_size=1
+            )
+        case "distilbert":
+            return transformers.DistilBertConfig(
+                **size,
+                dim=16,
+                n_layers=2,
+                n_heads=2,
+                hidden_dim=24,
+                dropout=dropout,
+                attention_dropout=dropout,
+                seq_classif_dropout=dropout,
+                max_position_embeddings=LENGTH,
+            )
+        case "modernbert":
+            return transformers.ModernBertConfig(
+                **size,
+                **stack,
+                cls_token_id=1,
+                sep_token_id=1,
+                attention_dropout=dropout,
+                mlp_dropout=dropout,
+                embedding_dropout=dropout,
+                classifier_dropout=dropout,
+                max_position_embeddings=LENGTH,
+            )
+        case "deberta-v2":
+            return transformers.DebertaV2Config(
+                **size,
+                **stack,
+                **hidden,
+                pooler_dropout=dropout,
+                relative_attention=True,
+                position_biased_input=False,
+                pos_att_type=["p2c", "c2p"],
+                max_position_embeddings=LENGTH,
+            )
+        case "llama":
+            return transformers.LlamaConfig(
+                **size, **stack, num_key_value_heads=1, attention_dropout=dropout, max_position_embeddings=LENGTH
+            )
+        case "qwen3":
+            return transformers.Qwen3Config(
+                **size,
+                **stack,
+                num_key_value_heads=1,
+                head_dim=8,
+                attention_dropout=dropout,
+                max_position_embeddings=LENGTH,
+            )
+        case "gpt2":
+            return transformers.GPT2Config(
+                **size,
+                n_embd=16,
+                n_layer=2,
+                n_head=2,
+                n_inner=24,
+                n_positions=LENGTH,
+                resid_pdrop=dropout,
+                embd_pdrop=dropout,
+                attn_pdrop=dropout,
+                classifier_dropout=dropout,
+            )
+        case "t5":
+            return transformers.T5Config(
+                **size,
+                d_model=16,
+                d_kv=8,
+                d_ff=24,
+                num_layers=2,
+                num_heads=2,
+                dropout_rate=dropout,
+                classifier_dropout=dropout,
+                decoder_start_token_id=PADDING,
+            )
+    raise KeyError(f"`{name}` is not a toy. Known: {', '.join(ARCHITECTURES)}.")

@@ -1,0 +1,2 @@
+def measure_floors(run, folder):
+    return {}

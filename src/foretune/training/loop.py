@@ -1,0 +1,207 @@
+"""fit(run): ONE plain loop for every method, read top to bottom.
+
+A method is a tuner (where the trainable numbers live) and an objective (what is minimised); nothing here asks for the name
+of either. Data order, dropout and initial weights are pure functions of named seeds and the step number, so a resumed run
+ends with the bits of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from foretune.errors import DivergedError, Interrupted
+from foretune.evaluation import METRICS, judge
+from foretune.records import Point, Schedule
+from foretune.training import state as saved
+from foretune.training.batches import Order, micro_batches, share
+from foretune.training.interrupt import stop_requests
+from foretune.training.measure import gold, predictions
+from foretune.training.meters import PeakMemory, Stopwatch
+from foretune.training.optimizer import learning_rate, make_optimizer, moments, restore_moments
+from foretune.training.prepare import Prepared, trainable
+from foretune.training.progress import Progress
+from foretune.training.state import State, Tensors
+from foretune.training.surroundings import stream
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+SAVE_EVERY_SECONDS = 15.0
+"""Least seconds of training between two saves: what a kill can cost."""
+
+
+def fit(
+    run: Prepared,
+    *,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+    deadline_seconds: float | None = None,
+    memory: PeakMemory | None = None,
+) -> State:
+    """Run ``run.config.schedule`` and leave ``run.engine.bare`` with the weights of the best evaluation on dev.
+
+    Args:
+        run: from ``prepare``.
+        checkpoints: where the unfinished state is kept; a state found there is continued. None keeps nothing.
+        progress: told of every step.
+        deadline_seconds: stop after this much training and evaluation; the weights so far are judged as usual.
+        memory: sampled at every evaluation.
+
+    Returns:
+        The final state: step, curve, best, seconds by phase.
+
+    Raises:
+        DivergedError: the loss is no longer a number.
+        Interrupted: SIGINT or SIGTERM; the state was saved first.
+    """
+    import torch
+
+    progress = progress or Progress()
+    schedule, accelerator = run.config.schedule, run.engine.accelerator
+    weights, optimizer = trainable(run.engine.bare), make_optimizer(run)
+    order = Order(run.encoded["train"].lengths, schedule.batch_size, stream("order", run.config.seeds.order))
+    measured = evaluation_steps(schedule)
+    state, best = _resume(checkpoints, weights, optimizer)
+    watch, last_save = Stopwatch(state.seconds), time.monotonic()
+    finished = state.step >= schedule.steps or _exhausted(schedule, state)
+    progress.start(schedule.steps, state.step)
+
+    with stop_requests() as stop:
+        while not finished:
+            with watch("train"):
+                rows = order.step(state.step)
+                loss = optimizer_step(run, optimizer, rows, state.step)
+                state.step += 1
+                state.tokens += int(run.encoded["train"].sizes[rows].sum())
+            spent = watch.seconds["train"] + watch.seconds["eval"]
+            progress.step(state.step, loss, spent / state.step * (schedule.steps - state.step))
+
+            late = deadline_seconds is not None and spent > deadline_seconds
+            state.curve = state.curve.add(Point(state.step, "train", "loss", loss, watch.seconds["train"]))
+            if state.step in measured or late:
+                with watch("eval"):
+                    better = _measure(run, state, watch.seconds["train"], progress)
+                if better or not best:
+                    best = {name: p.detach().clone() for name, p in weights.items()}
+                if memory:
+                    memory.sample()
+            finished = state.step >= schedule.steps or late or _exhausted(schedule, state)
+            if checkpoints and (stop() or time.monotonic() - last_save > SAVE_EVERY_SECONDS) and not finished:
+                state.seconds = dict(watch.seconds)
+                if accelerator.is_main_process:
+                    saved.save(checkpoints, state, weights, best or weights, moments(optimizer, weights))
+                last_save = time.monotonic()
+            if stop() and not finished:
+                progress.finish()
+                raise Interrupted(f"Stopped at step {state.step} of {schedule.steps}.")
+
+    progress.finish()
+    with torch.no_grad():
+        for name, parameter in weights.items():
+            if name in best:
+                parameter.copy_(best[name])
+    state.seconds = dict(watch.seconds)
+    return state
+
+
+def optimizer_step(run: Prepared, optimizer: Optimizer, rows: np.ndarray, step: int) -> float:
+    """One optimizer step on the examples ``rows``; returns the mean loss.
+
+    Args:
+        step: counted from 0: the place in the schedule and in the dropout stream.
+
+    Raises:
+        DivergedError: the loss is no longer a number; the weights were not touched.
+    """
+    import torch
+
+    schedule = run.config.schedule
+    loss = _backward(run, rows, step)
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"The training loss became {loss} at step {step + 1} of {schedule.steps} with a learning rate of "
+            f"{schedule.lr:g}. Try a lower `--lr`, or `--precision fp32`."
+        )
+    rate = learning_rate(schedule, step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * rate
+    if schedule.clip is not None:
+        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], schedule.clip)
+    optimizer.step()
+    run.engine.tuner.after_step(run.engine.bare, step + 1)
+    optimizer.zero_grad(set_to_none=True)
+    return loss
+
+
+def _backward(run: Prepared, rows: np.ndarray, step: int) -> float:
+    """Gradients of the mean loss over the global batch, and that loss."""
+    import torch
+
+    accelerator, encoded = run.engine.accelerator, run.encoded["train"]
+    world, rank = accelerator.num_processes, accelerator.process_index
+    weight = run.engine.objective.weight(encoded, rows)
+    parts = micro_batches(share(rows, rank, world), run.config.schedule.micro_batch)
+    run.engine.model.train()
+    total = torch.zeros((), device=accelerator.device)
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        real = len(part) > 0
+        torch.manual_seed(stream("dropout", run.config.seeds.dropout, step, i, rank))
+        batch = run.engine.batch(encoded, part if real else rows[:1])
+        with nullcontext() if last else accelerator.no_sync(run.engine.model), accelerator.autocast():
+            loss = run.engine.objective.loss(run.engine.model, batch, run.engine.virtual_tokens) * (1.0 if real else 0.0)
+        accelerator.backward(loss * (world / weight))
+        total += loss.detach()
+    return float(accelerator.reduce(total, "sum")) / weight
+
+
+def _measure(run: Prepared, state: State, seconds: float, progress: Progress) -> bool:
+    """Judge dev, extend the curve, and say whether these weights are the best so far."""
+    if "dev" not in run.encoded:
+        state.best, state.stale = (0.0, 0.0, -state.step), 0
+        return True
+    outputs, loss = run.engine.outputs(run.encoded["dev"])
+    metric = run.task.schema.metric
+    truth, schema = gold(run, "dev"), run.task.schema
+    judged = judge(schema.kind, truth, predictions(run, outputs), metric=metric, with_intervals=False)
+    value = judged.scores[metric]
+    state.curve = state.curve.add(
+        Point(state.step, "dev", metric, value, seconds), Point(state.step, "dev", "loss", loss, seconds)
+    )
+    merit = value if METRICS[metric].greater_is_better else -value
+    key = (merit if math.isfinite(value) else -math.inf, -loss if math.isfinite(loss) else -math.inf, -state.step)
+    better = state.best is None or key > state.best
+    state.best, state.stale = (key, 0) if better else (state.best, state.stale + 1)
+    progress.evaluated(state.step, metric, value, loss, better)
+    return better
+
+
+def evaluation_steps(schedule: Schedule) -> set[int]:
+    """The steps after which dev is measured: equal fractions of the run, the last step always among them."""
+    count = max(1, min(schedule.evaluations, schedule.steps))
+    return {round(schedule.steps * (i + 1) / count) for i in range(count)}
+
+
+def _exhausted(schedule: Schedule, state: State) -> bool:
+    return schedule.patience is not None and state.stale >= schedule.patience
+
+
+def _resume(checkpoints: Path | None, weights: Tensors, optimizer: Optimizer) -> tuple[State, Tensors]:
+    """The saved state, put into ``weights`` and ``optimizer``, with the best weights so far; or a new state and none."""
+    import torch
+
+    found = saved.load(checkpoints) if checkpoints else None
+    if found is None:
+        return State(), {}
+    state, held, best, kept = found
+    with torch.no_grad():
+        for name, parameter in weights.items():
+            parameter.copy_(held[name])
+    restore_moments(optimizer, weights, kept)
+    return state, {name: tensor.to(weights[name].device) for name, tensor in best.items()} if state.best else {}

@@ -1,0 +1,35 @@
+"""Judge a prepared run on one of its splits: raw outputs, the truth, and predictions in the task's own terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from foretune.evaluation import softmax
+from foretune.models import Checkpoint
+from foretune.objectives import Objective
+from foretune.training.prepare import Prepared
+
+
+def gold(run: Prepared, split: str) -> Any:
+    """What ``evaluation`` compares with: class indices, numbers, or lists of accepted responses."""
+    schema = run.task.schema
+    if schema.kind != "generation":
+        return run.encoded[split].targets
+    labels = run.tables[split]["label"].to_pylist()
+    return [[label] if schema.references is None else label.split(schema.references) for label in labels]
+
+
+def predicted(
+    objective: Objective, checkpoint: Checkpoint, kind: str, outputs: np.ndarray, temperature: float | None = None
+) -> Any:
+    """Raw outputs as probabilities ``(n, C)``, values ``(n,)`` or texts, by the kind of the task."""
+    if kind == "generation":
+        return objective.decode(outputs, checkpoint)
+    return outputs[:, 0] if kind == "regression" else softmax(outputs, temperature or 1.0)
+
+
+def predictions(run: Prepared, outputs: np.ndarray, temperature: float | None = None) -> Any:
+    """``predicted`` for the rows of a prepared run."""
+    return predicted(run.engine.objective, run.engine.checkpoint, run.task.schema.kind, outputs, temperature)

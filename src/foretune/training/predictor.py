@@ -1,0 +1,98 @@
+"""Predictor: a finished run's adapter on its base model, ready for new rows. What ``predict`` and every export check use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretune.errors import ModelError, StoreError
+from foretune.models import build, open_checkpoint
+from foretune.objectives import make as make_objective
+from foretune.records import ModelRef, Part
+from foretune.training.engine import Engine
+from foretune.training.folder import RECIPE, RECIPE_FORMAT, prediction_rows
+from foretune.training.measure import predicted
+from foretune.tuners import make as make_tuner
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that was tuned by foretune, restored.
+
+    Attributes:
+        recipe: the contents of ``adapter/foretune.json``.
+        engine: the restored model with its objective.
+    """
+
+    recipe: Mapping[str, Any]
+    engine: Engine
+
+    @classmethod
+    def load(cls, folder: str | Path, model: str | None = None) -> Predictor:
+        """Restore the adapter of a run folder (or an adapter folder itself).
+
+        Args:
+            folder: what ``tune`` wrote.
+            model: where the base model lies now, when it is no longer where it was.
+
+        Raises:
+            StoreError: no finished run is there. ModelError: the base model is absent or not the one that was tuned.
+        """
+        import torch
+        from accelerate import Accelerator
+
+        recipe, adapter = read_recipe(Path(folder))
+        ref = ModelRef(**{f.name: recipe["model"][f.name] for f in fields(ModelRef)} | ({"name": model} if model else {}))
+        checkpoint = open_checkpoint(ref, recipe["kind"])
+        if checkpoint.ref.fingerprint != recipe["model"]["fingerprint"]:
+            raise ModelError(
+                f"The adapter was trained on a base model with fingerprint {recipe['model']['fingerprint']}, but `{ref.name}` "
+                f"has {checkpoint.ref.fingerprint}. Name the original with `--model`."
+            )
+        tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
+        precision = "bf16" if recipe["precision"] == "bf16" else "no"
+        accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        network = build(checkpoint, objective.outputs(len(recipe["labels"])))
+        restored = tuner.restore(network.module, adapter).to(accelerator.device).eval()
+        virtual = tuner.virtual_tokens(restored)
+        return cls(recipe, Engine(checkpoint, tuner, objective, accelerator, restored, restored, virtual))
+
+    def raw(self, table: pa.Table) -> Any:
+        """Probabilities ``(n, C)`` (temperature applied), values ``(n,)`` or texts for normalised rows."""
+        engine = self.engine
+        encoded = engine.objective.encode(table, None, engine.checkpoint)
+        outputs, _ = engine.outputs(encoded, labelled=False)
+        return predicted(engine.objective, engine.checkpoint, self.recipe["kind"], outputs, self.recipe["temperature"])
+
+    def __call__(self, table: pa.Table, split: str = "new") -> pa.Table:
+        """The rows of ``predictions.parquet`` for ``table`` (columns of ``tasks.schema.SPLIT_COLUMNS``)."""
+        return prediction_rows(split, table, tuple(self.recipe["labels"]), self.raw(table), self.recipe["kind"])
+
+
+def read_recipe(folder: Path) -> tuple[dict[str, Any], Path]:
+    """The recipe of a run or adapter folder, and the adapter folder itself.
+
+    Raises:
+        StoreError: none is there, it cannot be read, or a newer foretune wrote it.
+    """
+    for adapter in (folder / "adapter", folder):
+        path = adapter / RECIPE
+        if path.exists():
+            break
+    else:
+        state = " Its run is unfinished: the same `foretune tune` command goes on." if (folder / "run.json").exists() else ""
+        raise StoreError(f"`{folder}` holds no trained adapter.{state or ' Give the folder that `foretune tune` wrote.'}")
+    try:
+        recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = int(recipe["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"`{path}` cannot be read ({error}). Restore it from a copy, or train again.") from error
+    if found > RECIPE_FORMAT:
+        raise StoreError(f"`{path}` has format {found}, this foretune reads up to {RECIPE_FORMAT}. Upgrade foretune.")
+    return recipe, adapter

@@ -1,0 +1,97 @@
+"""A few timed steps of a config on this machine, before the run: what budgets and predictions of seconds rest on."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from foretune.records import RunConfig
+from foretune.tasks import Task
+from foretune.training.loop import optimizer_step
+from foretune.training.meters import memory_estimate
+from foretune.training.optimizer import make_optimizer
+from foretune.training.prepare import Prepared, prepare, trainable
+
+WARM, TIMED = 2, 6
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured or follows from it.
+
+    Attributes:
+        setup_seconds: to open, build, attach and tokenise.
+        step_seconds: median of one optimizer step.
+        example_seconds: of judging one example.
+        evaluated: rows of dev; ``judged``: rows of all evaluation splits together.
+        bytes: estimated memory of training, above the idle process.
+        trainable, parameters: weights.
+    """
+
+    setup_seconds: float
+    step_seconds: float
+    example_seconds: float
+    evaluated: int
+    judged: int
+    bytes: int
+    trainable: int
+    parameters: int
+
+    def reserve(self) -> float:
+        """Seconds that the end of a run needs: judging every split once, and the floors' frozen features."""
+        return 2.0 * self.example_seconds * self.judged + 2.0
+
+    def total(self, steps: int, evaluations: int) -> float:
+        """Expected seconds of a whole run."""
+        on_the_way = evaluations * self.evaluated * self.example_seconds
+        return self.setup_seconds + steps * self.step_seconds + on_the_way + self.reserve()
+
+
+def probe(config: RunConfig, task: Task | None = None, data_dir: str | None = None) -> Probe:
+    """Time ``TIMED`` steps after ``WARM`` warm ones on a throw-away model. Trains nothing that is kept."""
+    before = time.perf_counter()
+    short = replace(config, schedule=replace(config.schedule, steps=WARM + TIMED))
+    run = prepare(short, task, data_dir)
+    setup = time.perf_counter() - before
+    optimizer = make_optimizer(run)
+    train = run.encoded["train"]
+    rng = np.random.Generator(np.random.PCG64(0))
+    taken: list[float] = []
+    for step in range(WARM + TIMED):
+        rows = rng.permutation(len(train))[: config.schedule.batch_size]
+        start = time.perf_counter()
+        optimizer_step(run, optimizer, rows, step)
+        taken.append(time.perf_counter() - start)
+    judged = {split: rows for split, rows in run.encoded.items() if split != "train"}
+    name = "dev" if "dev" in judged else next(iter(judged), "train")
+    start = time.perf_counter()
+    run.engine.outputs(run.encoded[name])
+    each = (time.perf_counter() - start) / len(run.encoded[name])
+    return Probe(
+        setup_seconds=setup,
+        step_seconds=statistics.median(taken[WARM:]),
+        example_seconds=each,
+        evaluated=len(judged["dev"]) if "dev" in judged else 0,
+        judged=sum(len(rows) for rows in judged.values()),
+        bytes=estimate_bytes(run),
+        trainable=sum(p.numel() for p in trainable(run.engine.bare).values()),
+        parameters=sum(p.numel() for p in run.engine.bare.parameters()),
+    )
+
+
+def estimate_bytes(run: Prepared) -> int:
+    """Estimated memory of training ``run`` above the idle process, from its shapes alone."""
+    shape = run.engine.checkpoint.config.to_dict()
+    schedule, longest = run.config.schedule, int(run.encoded["train"].lengths.max())
+    return memory_estimate(
+        sum(p.numel() for p in run.engine.bare.parameters()),
+        sum(p.numel() for p in trainable(run.engine.bare).values()),
+        hidden=int(shape.get("hidden_size") or shape.get("d_model") or shape.get("n_embd") or shape.get("dim") or 0),
+        layers=int(shape.get("num_hidden_layers") or shape.get("num_layers") or shape.get("n_layer") or 1),
+        heads=int(shape.get("num_attention_heads") or shape.get("num_heads") or shape.get("n_head") or 1),
+        rows=schedule.micro_batch or schedule.batch_size,
+        length=longest + run.engine.virtual_tokens,
+    )

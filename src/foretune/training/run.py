@@ -1,0 +1,224 @@
+"""train(config) -> RunRecord: prepare, fit, judge, save; whatever happens, what happened is a record."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foretune.errors import Interrupted, ResourceError
+from foretune.evaluation import fit_temperature, gap, judge
+from foretune.records import Cost, Evaluation, Gap, RunConfig, RunRecord
+from foretune.tasks import Task
+from foretune.tasks.describe import card
+from foretune.training.floors import measure_floors
+from foretune.training.folder import save_adapter, save_predictions
+from foretune.training.loop import fit
+from foretune.training.measure import gold, predictions
+from foretune.training.meters import PeakMemory, Stopwatch, training_flops
+from foretune.training.prepare import Prepared, prepare, trainable
+from foretune.training.progress import Progress
+from foretune.training.state import State
+from foretune.training.surroundings import surroundings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def train(
+    config: RunConfig,
+    *,
+    task: Task | None = None,
+    folder: Path | None = None,
+    data_dir: str | None = None,
+    progress: Progress | None = None,
+    deadline_seconds: float | None = None,
+    floors: bool = True,
+) -> RunRecord:
+    """Run ``config`` from rows to record.
+
+    Args:
+        config: what to run; fingerprints may be absent, the record's config has them.
+        task: the opened task, required when ``config.task.source`` is ``"memory"``.
+        folder: where the run folder is written; an unfinished run found there is continued. None writes nothing.
+        data_dir: where catalog tasks lie.
+        progress: told of every phase and step.
+        deadline_seconds: largest training and evaluation time of the loop.
+        floors: also measure the majority, TF-IDF and frozen-embedding floors.
+
+    Raises:
+        ForetuneError: what went wrong, in words. The folder then holds a record with the status ``stopped``, ``diverged``,
+            ``oom`` or ``failed``.
+    """
+    progress = progress or Progress()
+    started, watch = _now(), Stopwatch()
+    note = _Note(folder, RunRecord(config, "running", started=started))
+    try:
+        with watch("setup"):
+            progress.phase("preparing the data and the model")
+            memory, run = _prepare(config, task, data_dir)
+            note.keep(_describe(note.record, run))
+        state = fit(
+            run,
+            checkpoints=folder / "checkpoint" if folder else None,
+            progress=progress,
+            deadline_seconds=deadline_seconds,
+            memory=memory,
+        )
+        note.record = replace(note.record, curve=state.curve, steps_done=state.step)
+        with watch("eval"):
+            progress.phase("evaluating")
+            outcome = judge_all(run)
+        with watch("floors"):
+            if floors:
+                progress.phase("measuring the floors")
+            below = measure_floors(run, folder) if floors and run.engine.accelerator.is_main_process else {}
+        memory.sample()
+        record = replace(
+            note.record,
+            status="ok",
+            evaluations=outcome.evaluations,
+            floors=below,
+            gaps=outcome.gaps,
+            temperature=outcome.temperature,
+            chosen_step=-state.best[2] if state.best else state.step,
+            notes=(*note.record.notes, *_stopped_early(run, state)),
+            cost=_cost(run, state, watch, memory),
+            finished=_now(),
+        )
+        if folder and run.engine.accelerator.is_main_process:
+            size = save_adapter(run, record, folder)
+            record = replace(record, cost=replace(record.cost, adapter_bytes=size))
+            save_predictions(run, outcome.outputs, outcome.temperature, folder)
+        note.finish(record)
+        return record
+    except BaseException as error:
+        note.fail(error)
+        if _out_of_memory(error):
+            raise ResourceError(
+                f"The memory was not enough for batches of {config.schedule.micro_batch or config.schedule.batch_size} texts. "
+                "Use `--micro-batch 4` (same result, less memory), a shorter `--max-length` or a smaller model."
+            ) from error
+        raise
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The judged outputs: evaluations and raw outputs by split, gaps, and the temperature fitted on dev."""
+
+    evaluations: Mapping[str, Evaluation]
+    outputs: Mapping[str, np.ndarray]
+    gaps: tuple[Gap, ...]
+    temperature: float | None
+
+
+def judge_all(run: Prepared) -> Outcome:
+    """Judge dev, test and every out-of-domain split with the weights that ``run.engine.bare`` has now."""
+    schema = run.task.schema
+    outputs = {split: run.engine.outputs(rows, labelled=False)[0] for split, rows in run.encoded.items() if split != "train"}
+    temperature = None
+    if schema.kind in ("classification", "choice") and "dev" in outputs:
+        temperature = fit_temperature(outputs["dev"], gold(run, "dev"))
+    truths = {split: gold(run, split) for split in outputs}
+    guesses = {split: predictions(run, raw, temperature) for split, raw in outputs.items()}
+    evaluations = {
+        split: judge(schema.kind, truths[split], guesses[split], metric=schema.metric, labels=schema.labels)
+        for split in outputs
+    }
+    inside = "test" if "test" in outputs else "dev"
+    gaps = tuple(
+        gap(name, schema.metric, evaluations[inside], evaluations[split])
+        for split in outputs
+        if (name := split.removeprefix("ood:")) != split and inside in outputs
+    )
+    return Outcome(evaluations, outputs, gaps, temperature)
+
+
+class _Note:
+    """The record so far, on disk whenever there is a folder, so that no outcome goes unrecorded."""
+
+    def __init__(self, folder: Path | None, record: RunRecord) -> None:
+        self.folder, self.record = folder, record
+
+    def keep(self, record: RunRecord) -> None:
+        from foretune.store.folder import write_run
+
+        self.record = record
+        if self.folder:
+            write_run(self.folder, record)
+
+    def finish(self, record: RunRecord) -> None:
+        import shutil
+
+        self.keep(record)
+        if self.folder:
+            shutil.rmtree(self.folder / "checkpoint", ignore_errors=True)
+
+    def fail(self, error: BaseException) -> None:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+        status = "stopped" if stopped else "oom" if _out_of_memory(error) else "failed"
+        status = "diverged" if type(error).__name__ == "DivergedError" else status
+        self.keep(replace(self.record, status=status, error=f"{type(error).__name__}: {error}", finished=_now()))
+
+
+def _prepare(config: RunConfig, task: Task | None, data_dir: str | None) -> tuple[PeakMemory, Prepared]:
+    import torch
+
+    memory = PeakMemory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return memory, prepare(config, task, data_dir)
+
+
+def _describe(record: RunRecord, run: Prepared) -> RunRecord:
+    rows = {split: len(table) for split, table in run.tables.items()}
+    cut = {split: e.cut for split, e in run.encoded.items() if e.cut}
+    limit = run.config.model.max_length
+    return replace(
+        record,
+        config=run.config,
+        metric=run.task.schema.metric,
+        card=card(run.task.name, run.task.schema, run.tables["train"], rows),
+        labels=run.task.schema.labels,
+        initial_hash=run.initial_hash,
+        surroundings=surroundings(str(run.engine.accelerator.device), run.engine.accelerator.num_processes),
+        notes=tuple(run.task.notes),
+        warnings=tuple(
+            f"{n} of {len(run.encoded[split])} texts in {split} are longer than {limit} tokens and lose their end."
+            for split, n in cut.items()
+        ),
+    )
+
+
+def _cost(run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory) -> Cost:
+    total = sum(p.numel() for p in run.engine.bare.parameters())
+    trained = sum(p.numel() for p in trainable(run.engine.bare).values())
+    embedded = run.engine.bare.get_input_embeddings().weight.numel()  # type: ignore[operator]
+    return Cost(
+        train_seconds=state.seconds.get("train", 0.0),
+        eval_seconds=state.seconds.get("eval", 0.0) + watch.seconds["eval"],
+        setup_seconds=watch.seconds["setup"],
+        floor_seconds=watch.seconds["floors"],
+        peak_bytes=memory.peak,
+        tokens=state.tokens,
+        trainable_parameters=trained,
+        total_parameters=total,
+        flops=training_flops(total - embedded, min(trained, total - embedded), state.tokens),
+    )
+
+
+def _stopped_early(run: Prepared, state: State) -> tuple[str, ...]:
+    wanted = run.config.schedule.steps
+    if state.step >= wanted:
+        return ()
+    patience = run.config.schedule.patience
+    why = f"{patience} evaluations without a gain" if patience and state.stale >= patience else "the time budget ended"
+    return (f"Training stopped at step {state.step} of {wanted}: {why}.",)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

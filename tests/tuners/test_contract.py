@@ -1,0 +1,79 @@
+"""Every tuner keeps the contract on every toy that it serves, and refuses the others by name."""
+
+from __future__ import annotations
+
+from foretune.testing.contracts import TunerContract
+from foretune.testing.toys import ARCHITECTURES, DECODERS, ENCODERS
+from foretune.tuners import IA3, BitFit, DoRA, Full, Head, LNTuning, LoRA, PrefixTuning, PromptTuning, RsLoRA
+
+POOLED = tuple((name, "sequence") for name in ARCHITECTURES)
+PER_TOKEN = (("bert", "token"), ("gpt2", "token"))
+WRITING = (("llama", "language"), ("gpt2", "language"), ("t5", "language"))
+ALL = (*POOLED, *PER_TOKEN, *WRITING)
+FEW = (("bert", "sequence"), ("bert", "token"), ("gpt2", "language"))
+WITH_BIASES = ("bert", "roberta", "distilbert", "deberta-v2", "gpt2")
+WITHOUT_CACHE = ("distilbert", "modernbert", "deberta-v2", "t5")
+
+
+class TestFull(TunerContract):
+    tuner = Full()
+    networks = (*FEW, ("t5", "language"))
+
+
+class TestHead(TunerContract):
+    tuner = Head()
+    networks = (("bert", "sequence"), ("distilbert", "sequence"), ("gpt2", "token"))
+    refused = WRITING
+
+
+class TestBitFit(TunerContract):
+    tuner = BitFit()
+    networks = (*FEW, ("roberta", "sequence"), ("deberta-v2", "sequence"))
+    refused = tuple(case for case in ALL if case[0] not in WITH_BIASES)
+
+
+class TestLNTuning(TunerContract):
+    tuner = LNTuning()
+    networks = ALL
+
+
+class TestLoRA(TunerContract):
+    tuner = LoRA(rank=2)
+    networks = ALL
+
+
+class TestRsLoRA(TunerContract):
+    tuner = RsLoRA(rank=2, targets="attention", init="gaussian", dropout=0.1)
+    networks = (("bert", "sequence"), ("gpt2", "language"))
+
+
+class TestDoRA(TunerContract):
+    tuner = DoRA(rank=2, targets="qv")
+    networks = (("distilbert", "sequence"), ("gpt2", "language"), ("t5", "sequence"))
+
+
+class TestIA3(TunerContract):
+    tuner = IA3()
+    networks = ALL
+
+
+class TestPromptTuning(TunerContract):
+    tuner = PromptTuning(length=5)
+    networks = (*((name, "sequence") for name in ENCODERS), *PER_TOKEN, ("t5", "token"), *WRITING)
+    refused = (*((name, "sequence") for name in DECODERS), ("t5", "sequence"))
+
+
+class TestPromptTuningFromNoise(TunerContract):
+    tuner = PromptTuning(length=5, init="normal")
+    networks = (("bert", "sequence"),)
+
+
+class TestPrefixTuning(TunerContract):
+    tuner = PrefixTuning(length=5)
+    networks = tuple(case for case in ALL if case[0] not in WITHOUT_CACHE)
+    refused = tuple(case for case in ALL if case[0] in WITHOUT_CACHE)
+
+
+class TestPrefixTuningFromNoise(TunerContract):
+    tuner = PrefixTuning(length=5, init="normal")
+    networks = (("gpt2", "language"),)
