@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -146,6 +147,7 @@ def silent() -> Sample:
     return Sample(made.record, plan(made.record, None), made.predictions)
 
 
+@cache
 def many() -> Sample:
     """77 classes and 10,000 test predictions."""
     return banking(classes=77, n=10_000, sharp=4.5)

@@ -43,7 +43,9 @@ def numbers(text: str) -> list[str]:
     return re.findall(r"-?\d+(?:\.\d+)?", text)
 
 
-@given(st.lists(st.tuples(st.integers(0, 1000), st.floats(allow_nan=True, allow_infinity=True)), min_size=1, max_size=30))
+@given(
+    st.lists(st.tuples(st.integers(0, 1000), st.floats(allow_nan=True, allow_infinity=True)), min_size=1, max_size=30)
+)
 def test_a_learning_curve_of_any_values_is_drawn_with_finite_coordinates(values):
     points = tuple(Point(s, split, m, v) for s, v in values for split, m in (("dev", "accuracy"), ("train", "loss")))
     record = samples.failed().record

@@ -36,7 +36,7 @@ def test_the_header_holds_what_the_hub_indexes():
     first = results[0]["metrics"][0]
     assert first["type"] == "accuracy"
     assert first["value"] == round(record.evaluations["test"].scores["accuracy"], 6)
-    assert "95 % interval [83.2,\xa090.6], n = 320, 1 seed" in first["name"]
+    assert "95 % interval [83.2, 90.6], n = 320, 1 seed" in first["name"]
 
 
 def test_a_hub_data_set_is_named_and_a_file_is_not():
@@ -69,9 +69,7 @@ def test_no_row_of_the_data_is_in_the_card():
 def test_the_code_compiles_and_loads_what_the_pooling_asks_for(kind, tuner, pooling):
     base = samples.banking().record.config
     pooling = "none" if kind == "generation" else pooling
-    config = replace(
-        base, task=TaskRef("t.csv", kind), tuner=Part(tuner), model=ModelRef("org/name", pooling=pooling)
-    )
+    config = replace(base, task=TaskRef("t.csv", kind), tuner=Part(tuner), model=ModelRef("org/name", pooling=pooling))
     text = load_and_predict(config)
     compile(text, "card", "exec")
     assert ("PeftModel" in text) == (tuner == "lora")
@@ -107,3 +105,11 @@ def test_results_carry_interval_count_and_floors():
     text = card(samples.banking().record).replace("\xa0", " ")
     assert re.search(r"\| test \| 320 \| 86\.9 % \[83\.2, 90\.6\] \| majority class 11\.9 %", text)
     assert "Dev chose the checkpoint" in text
+
+
+def test_a_verdict_given_takes_the_place_of_the_records_own():
+    record = samples.banking().record
+    assert "No difference found" in card(record)
+    text = card(record, ("87 % accuracy", "Better than the strongest floor by 7 points."))
+    assert "87 % accuracy. Better than the strongest floor by 7 points." in text
+    assert "No difference found" not in text

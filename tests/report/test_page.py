@@ -17,7 +17,7 @@ import samples
 
 from foretune.errors import StoreError
 from foretune.records import ModelRef
-from foretune.report.page import render, write
+from foretune.report.page import render, verdict, write
 from foretune.store.folder import write_run
 
 ALL = (
@@ -244,6 +244,9 @@ def test_a_folder_gives_the_page_of_its_records(tmp_path):
     path = write(tmp_path)
     assert path == tmp_path / "report.html"
     assert path.read_text(encoding="utf-8") == page(sample)
+    said = verdict(tmp_path)
+    assert said[0].replace("\xa0", " ") == "86.9 % accuracy on 320 test examples"
+    assert all(sentence in Page(page(sample)).text.replace("\u2068", "") or "\xa0" in sentence for sentence in said[1:])
     assert write(tmp_path, tmp_path / "new" / "page.html").read_bytes() == path.read_bytes()
 
 

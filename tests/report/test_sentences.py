@@ -120,6 +120,10 @@ def test_the_expectation_is_held_against_dev_and_only_for_the_pipeline_that_was_
     assert "No expectation" in sentences.expectation(samples.plan(record, None), record)
     assert "nothing was expected" in sentences.expectation(None, record)
     other = Plan((Recommendation(Part("ia3"), Part("head"), record.config.schedule, 0.9, (0.8, 0.95)),), "rule")
+    longer = replace(record, config=replace(record.config, schedule=replace(record.config.schedule, steps=480)))
+    assert "changes what “\u2068published-default\u2069” planned (steps)" in sentences.expectation(
+        samples.plan(record), longer
+    )
     assert "does not follow the plan" in sentences.expectation(other, record)
 
 

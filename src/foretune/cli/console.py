@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from foretune.report.units import floor_title, scored, seconds, size, split_title
 from foretune.training.progress import Progress
@@ -65,12 +64,6 @@ class Shown(Progress):
             self._bars = None
 
 
-def print_json(value: Any) -> None:
-    """One JSON object on stdout, and nothing else there."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
-
-
 def show_plan(shown: Shown, draft: Draft) -> None:
     """The plan of ``--dry-run`` and of ``recommend``."""
     table = Table(title="Plan", title_justify="left", show_header=True)
@@ -80,7 +73,7 @@ def show_plan(shown: Shown, draft: Draft) -> None:
         schedule = item.schedule
         table.add_row(
             str(rank),
-            item.tuner.name,
+            Text(item.tuner.name),
             f"{schedule.lr:g}",
             str(schedule.steps),
             str(schedule.batch_size),
@@ -109,7 +102,7 @@ def show_result(shown: Shown, result: Result) -> None:
             value = found.scores.get(record.metric) if found else None
             bounds = found.intervals.get(record.metric) if found else None
             cells.append(scored(record.metric, value, bounds) if found and value is not None else "")
-        table.add_row(name, *cells)
+        table.add_row(Text(name), *(Text(cell) for cell in cells))
     shown.console.print(table)
     for sentence in result.verdict:
         shown.say(sentence)

@@ -132,7 +132,8 @@ def run(
     json: bool,
 ) -> None:
     """Merge YAML and command line, call the pipeline, print."""
-    from foretune.cli.console import Shown, print_json, show_plan, show_result
+    from foretune.cli.console import Shown, show_plan, show_result
+    from foretune.cli.output import print_json
     from foretune.pipeline import prepare_plan
     from foretune.pipeline import tune as start
     from foretune.pipeline.options import make_options

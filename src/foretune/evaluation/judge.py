@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from foretune.errors import UsageError
 from foretune.evaluation import flags, generation, intervals, metrics
@@ -42,6 +43,7 @@ def judge(
     *,
     metric: str,
     labels: Sequence[str] = (),
+    answers: ArrayLike | None = None,
     seed: int = 0,
     with_intervals: bool = True,
     ood: bool = False,
@@ -54,6 +56,7 @@ def judge(
         outputs: (n, C) probabilities (rows of a choice may be ragged, or padded with zeros), (n,) numbers, or n texts.
         metric: the task's own metric, one of ``METRICS``.
         labels: class names in the order of the columns, for the flags.
+        answers: (n,) class indices that were answered, where that is not the most probable class of ``outputs``.
         seed: of the bootstrap.
         with_intervals: False skips intervals and flags, for the measurements on the way of a run.
         ood: the split is out of domain, so that accuracy at chance is flagged.
@@ -86,10 +89,11 @@ def judge(
         if kind == "regression":
             scores, raised = _regression(np.asarray(targets, dtype=np.float64), table)
         else:
-            scores, raised = _labels(kind, np.asarray(targets, dtype=np.int64), table, labels)
+            guess = np.asarray(table.argmax(axis=1) if answers is None else answers, dtype=np.int64)
+            scores, raised = _labels(kind, np.asarray(targets, dtype=np.int64), table, guess, labels)
             if ood:
                 chance = float(np.mean(1 / options))
-                raised.append(flags.ood_at_chance(targets, table.argmax(axis=1), chance))
+                raised.append(flags.ood_at_chance(targets, guess, chance))
     values = {name: score.value for name, score in scores.items()}
     if not with_intervals:
         return Evaluation(len(targets), values)
@@ -104,12 +108,14 @@ def _intervals(scores: Scores, n: int, seed: int) -> dict[str, Interval]:
     return {name: interval for name, interval in found.items() if interval is not None}
 
 
-def _labels(kind: str, truth: Ints, table: Floats, names: Sequence[str]) -> tuple[Scores, list[str | None]]:
+def _labels(
+    kind: str, truth: Ints, table: Floats, guess: Ints, names: Sequence[str]
+) -> tuple[Scores, list[str | None]]:
     each = metrics.nll_each(truth, table)
     _sums_to_one(table)
-    guess = table.argmax(axis=1)
-    n, right = len(truth), int(np.sum(guess == truth))
-    scores = {"accuracy": _Score(right / n, lambda seed: intervals.wilson(right, n))}
+    n = len(truth)
+    accuracy = metrics.accuracy(truth, guess)
+    scores = {"accuracy": _Score(accuracy, lambda seed: intervals.wilson(round(accuracy * n), n))}
     if kind == "classification":
         scores["macro_f1"] = _counted(truth, guess, metrics.macro_f1_of)
         scores["mcc"] = _counted(truth, guess, metrics.mcc_of)
@@ -123,13 +129,14 @@ def _labels(kind: str, truth: Ints, table: Floats, names: Sequence[str]) -> tupl
 
 
 def _regression(truth: Floats, values: Floats) -> tuple[Scores, list[str | None]]:
+    error = metrics.rmse(truth, values)
     n, squared = len(truth), (truth - values) ** 2
     scores = {
         "pearson": _correlated(truth, values, metrics.correlation),
         "spearman": _correlated(truth, values, metrics.rank_correlation),
     }
     scores["rmse"] = _Score(
-        metrics.rmse(truth, values),
+        error,
         lambda seed: intervals.bootstrap_sums(squared[:, None], lambda sums: np.sqrt(sums[:, 0] / n), seed=seed),
     )
     scores["mae"] = _mean(np.abs(truth - values))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from foretune.errors import StoreError
 from foretune.records import Plan, RunRecord
-from foretune.report import page
+from foretune.report import compare, page, sentences
+from foretune.report.predictions import rows
 from foretune.store.folder import read_run
 from foretune.tasks.schema import SPLIT_COLUMNS
 from foretune.training.predictor import Predictor
@@ -46,20 +47,27 @@ class Result:
     @property
     def verdict(self) -> list[str]:
         """What may be said of the result, in sentences."""
-        return page.verdict(self.folder)
+        split = sentences.judged_split(self.record.evaluations)
+        if split is None:
+            return list(sentences.verdict(self.record, None, ()))
+        judged = rows(page.read_table(self.folder, "predictions.parquet"), split)
+        floors = page.read_table(self.folder, "floors.parquet")
+        constant = sentences.constant_answer(judged.prediction) if judged else None
+        differences = compare.differences(self.record, split, judged, floors)
+        return list(sentences.verdict(self.record, split, differences, constant))
 
     @cached_property
     def predictor(self) -> Predictor:
         """The restored model; loaded at the first use."""
         return Predictor.load(self.folder, self.model)
 
-    def predict(self, rows: Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def predict(self, texts: Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Answers for texts, or for mappings with ``text`` (and ``pair`` or ``choices``): prediction and probability.
 
         Returns:
             one dict per row: ``prediction``, ``probability`` and ``probabilities`` (None where the kind has none).
         """
-        found = self.predictor(table_of(rows))
+        found = self.predictor(table_of(texts))
         return list(found.select(["prediction", "probability", "probabilities"]).to_pylist())
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -102,11 +110,11 @@ def read_plan(folder: Path) -> Plan | None:
     return Plan.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
-def table_of(rows: Iterable[str | Mapping[str, Any]]) -> pa.Table:
+def table_of(texts: Iterable[str | Mapping[str, Any]]) -> pa.Table:
     """Texts or mappings as a table with ``SPLIT_COLUMNS`` and no labels."""
     import pyarrow as pa
 
-    plain = [{"text": row} if isinstance(row, str) else dict(row) for row in rows]
+    plain = [{"text": row} if isinstance(row, str) else dict(row) for row in texts]
     return pa.Table.from_pylist(
         [
             {"row": i, "text": row["text"], "pair": row.get("pair"), "choices": row.get("choices"), "label": None}

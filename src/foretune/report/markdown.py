@@ -7,7 +7,7 @@ what it must not be used for. Unlike the report it may be published: it holds no
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foretune.records import Evaluation, RunRecord
@@ -23,8 +23,11 @@ PIPELINES = {
 LONGEST = 400
 
 
-def card(record: RunRecord) -> str:
+def card(record: RunRecord, verdict: Sequence[str] = ()) -> str:
     """The card of a run, ready to be written as ``adapter/README.md``.
+
+    Args:
+        verdict: ``page.verdict`` of the run folder, which pairs run and floors; by default from the record's intervals.
 
     >>> from foretune.records import ModelRef, Part, RunConfig, Schedule, TaskRef
     >>> config = RunConfig(ModelRef("bert-base-uncased", pooling="cls"), TaskRef("train.csv", "classification"),
@@ -33,12 +36,13 @@ def card(record: RunRecord) -> str:
     ['---', 'base_model: bert-base-uncased', 'library_name: peft']
     """
     split = sentences.judged_split(record.evaluations)
-    differences = compare.differences(record, split, None, None) if split else ()
-    said = [f"{sentences.headline(record, split).rstrip('.')}.", *sentences.verdict(record, split, differences)]
+    if not verdict:
+        differences = compare.differences(record, split, None, None) if split else ()
+        verdict = (sentences.headline(record, split), *sentences.verdict(record, split, differences))
     parts = [
         f"---\n{_yaml(_header(record, split))}---",
         f"# {_plain(task_name(record))}: {record.config.tuner.name} on {_plain(base_name(record.config))}",
-        " ".join(_plain(sentence) for sentence in said),
+        " ".join(f"{_plain(sentence).rstrip('.')}." for sentence in verdict),
         f"## Results\n\n{_results(record)}",
         f"## How to use it\n\n```python\n{load_and_predict(record.config)}```",
         f"## Limits\n\n{_limits(record)}",

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -42,7 +43,9 @@ def write(folder: Path, out: Path | None = None) -> Path:
         StoreError: the folder is no run folder, one of its files cannot be read, or the page cannot be written.
     """
     record = read_run(folder)
-    page = render(record, _plan(folder), _parquet(folder, "predictions.parquet"), _parquet(folder, "floors.parquet"))
+    page = render(
+        record, _plan(folder), read_table(folder, "predictions.parquet"), read_table(folder, "floors.parquet")
+    )
     path = out or folder / PAGE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,19 +85,36 @@ def render(
     return _template().render(values, contents=_contents(values))
 
 
+def verdict(folder: Path) -> list[str]:
+    """What may be said of the run in ``folder``, the headline first: the sentences that its report shows."""
+    record = read_run(folder)
+    split = sentences.judged_split(record.evaluations)
+    judged = rows(read_table(folder, "predictions.parquet"), split) if split else None
+    differences = compare.differences(record, split, judged, read_table(folder, "floors.parquet")) if split else ()
+    constant = sentences.constant_answer(judged.prediction) if judged else None
+    return [sentences.headline(record, split), *sentences.verdict(record, split, differences, constant)]
+
+
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
     """The line at the top: which task, which model, which method, when."""
     config = record.config
-    task = record.card.name if record.card else config.task.source
-    options = ", ".join(f"{key} {value}" for key, value in sorted(config.tuner.options.items()))
+    options = ", ".join(f"{key} {_short(value)}" for key, value in sorted(config.tuner.options.items()))
     facts = {
-        "task": f"{units.short(task, 80)} ({config.task.kind})",
+        "task": f"{units.short(_task(record), 80)} ({config.task.kind})",
         "model": units.short(config.model.name, 80),
         "method": f"{config.tuner.name}{f' ({options})' if options else ''}, {config.objective.name}",
         "finished": record.finished[:16].replace("T", " "),
         "run": record.digest,
     }
     return [(name, value) for name, value in facts.items() if value]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else units.short(str(value), 40)
+
+
+def _task(record: RunRecord) -> str:
+    return record.card.name if record.card else Path(record.config.task.source).name
 
 
 def _verdict(
@@ -115,7 +135,7 @@ def _verdict(
     compared = bool(split) and any(split in splits for splits in record.floors.values())
     return {
         "headline": line,
-        "title": record.card.name if record.card else Path(record.config.task.source).name,
+        "title": " ".join(units.short(_task(record), 80).split()),
         "score": value if named else None,
         "score_words": words if named else None,
         "tone": "" if sound else "alarm",
@@ -278,7 +298,12 @@ def _plan(folder: Path) -> Plan | None:
         ) from error
 
 
-def _parquet(folder: Path, name: str) -> pa.Table | None:
+def read_table(folder: Path, name: str) -> pa.Table | None:
+    """A Parquet file of the run folder, or None when it is not there.
+
+    Raises:
+        StoreError: it is there and cannot be read.
+    """
     path = folder / name
     if not path.exists():
         return None
@@ -286,7 +311,7 @@ def _parquet(folder: Path, name: str) -> pa.Table | None:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path)
+        return pq.ParquetFile(path).read()  # unlike `read_table`, it loads neither datasets nor pandas
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"`{path}` is not a readable Parquet file ({error}). Evaluate the run again.") from error
 
@@ -299,4 +324,5 @@ def _packed(name: str) -> str:
 def _template() -> Any:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["breakable"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
+    environment.filters["prose"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
     return environment.from_string(_packed("template.html.j2"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from foretune.records import Evaluation, Gap, Plan, Recommendation, RunRecord
 from foretune.report import units
@@ -178,6 +178,11 @@ def expectation(plan: Plan | None, record: RunRecord) -> str:
     if plan is None:
         return "The pipeline was given by hand: no recommender was asked and nothing was expected."
     chosen = followed(plan, record)
+    changed = None if chosen else _changed(plan, record)
+    if changed:
+        return (
+            f"The run changes what {units.quoted(plan.recommender)} planned ({changed}), so nothing was expected of it."
+        )
     if chosen is None:
         return f"The run does not follow the plan: {units.quoted(plan.recommender)} named other pipelines only."
     if chosen.score is None:
@@ -198,9 +203,22 @@ def expectation(plan: Plan | None, record: RunRecord) -> str:
 
 
 def followed(plan: Plan, record: RunRecord) -> Recommendation | None:
-    """The entry of the plan that was run, by the names of its tuner and objective; None when there is none."""
-    own = (record.config.tuner.name, record.config.objective.name)
-    return next((r for r in plan.ranked if (r.tuner.name, r.objective.name) == own), None)
+    """The entry of the plan that was run, tuner, objective and schedule alike; None when there is none."""
+    config = record.config
+    own = (config.tuner, config.objective, config.schedule)
+    return next((r for r in plan.ranked if (r.tuner, r.objective, r.schedule) == own), None)
+
+
+def _changed(plan: Plan, record: RunRecord) -> str:
+    """Where the run differs from the first entry of its own tuner and objective; empty without such an entry."""
+    config = record.config
+    for entry in plan.ranked:
+        if (entry.tuner.name, entry.objective.name) == (config.tuner.name, config.objective.name):
+            planned = {**asdict(entry.schedule), **entry.tuner.options, **entry.objective.options}
+            own = {**asdict(config.schedule), **config.tuner.options, **config.objective.options}
+            names = [name for name in {**planned, **own} if planned.get(name) != own.get(name)]
+            return ", ".join(name.replace("_", " ") for name in names)
+    return ""
 
 
 def gap(found: Gap, greater: bool = True) -> str:

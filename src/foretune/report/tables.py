@@ -137,7 +137,7 @@ def identity(record: RunRecord) -> Table:
         **record.surroundings,
     }
     found = tuple((name, str(value)) for name, value in rows.items() if value)
-    return Table("Identity and surroundings", _pair("text"), found)
+    return Table("Identity and surroundings", _pair("user"), found)
 
 
 def data(record: RunRecord) -> Table | None:

@@ -212,6 +212,7 @@ def short(text: str, limit: int = 240) -> str:
     >>> short("abcdefgh", 5)
     'abcde… (3 more characters)'
     """
+    text = text.strip()
     if len(text) <= limit:
         return text
     return f"{text[:limit].rstrip()}… ({len(text) - limit:,} more characters)"

@@ -9,8 +9,10 @@ One class per plug point. A tuner from another package proves itself in three li
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -46,21 +48,16 @@ class TunerContract:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run each test that takes ``served`` once per network."""
         if "served" in metafunc.fixturenames:
-            metafunc.parametrize("served", self.networks, ids=["-".join(case) for case in self.networks])
+            ids = ["-".join(case) for case in self.networks]
+            metafunc.parametrize("served", self.networks, ids=ids, scope="class")
 
-    def attached(self, served: tuple[str, str], seed: int = SEED) -> nn.Module:
-        """A toy with the tuner on it, in evaluation mode."""
-        import torch
-
-        network = toys.network(*served)
-        torch.manual_seed(seed)
-        return self.tuner.attach(network, toys.fresh(network)).eval()
+    def attached(self, served: tuple[str, str]) -> nn.Module:
+        """A toy with the tuner on it, in evaluation mode, always from the same seed."""
+        return attached(self.tuner, served)
 
     def trained(self, served: tuple[str, str]) -> nn.Module:
         """The same after three steps."""
-        model = self.attached(served)
-        train(model, toys.batch(toys.network(*served)), self.tuner)
-        return model.eval()
+        return copy.deepcopy(trained(self.tuner, served))
 
     def test_only_what_the_method_trains_changes(self, served: tuple[str, str]) -> None:
         import torch
@@ -139,7 +136,7 @@ class TunerContract:
         torch.testing.assert_close(logits(merged, batch), expected, atol=1e-5, rtol=1e-5)
 
     def test_virtual_tokens_are_the_extra_rows_or_none(self, served: tuple[str, str]) -> None:
-        model, batch = self.attached(served), toys.batch(toys.network(*served))
+        model, batch = self.trained(served), toys.batch(toys.network(*served))
         out = logits(model, batch)
         if served[1] == "token" or (served[1] == "language" and "decoder_input_ids" not in batch):
             assert out.shape[1] - batch["input_ids"].shape[1] in (0, self.tuner.virtual_tokens(model))
@@ -147,7 +144,7 @@ class TunerContract:
     def test_padding_on_the_right_changes_nothing(self, served: tuple[str, str]) -> None:
         import torch
 
-        model, base = self.attached(served), toys.network(*served)
+        model, base = self.trained(served), toys.network(*served)
         short, long = (toys.batch(base, (6, 4, 5), width=width) for width in (6, 9))
         torch.testing.assert_close(text_logits(model, long), text_logits(model, short), atol=1e-5, rtol=1e-5)
 
@@ -176,6 +173,23 @@ class TunerContract:
         assert self.tuner.lr in rates
         options = {k: v for k, v in self.tuner.part.options.items() if k in self.tuner.space.dimensions}
         assert options in self.tuner.space
+
+
+def attached(tuner: Tuner, served: tuple[str, str]) -> nn.Module:
+    """See ``TunerContract.attached``."""
+    import torch
+
+    network = toys.network(*served)
+    torch.manual_seed(SEED)
+    return tuner.attach(network, toys.fresh(network)).eval()
+
+
+@lru_cache(maxsize=1)
+def trained(tuner: Tuner, served: tuple[str, str]) -> nn.Module:
+    """See ``TunerContract.trained``; kept while the tests of one network run, so copy it before use."""
+    model = attached(tuner, served)
+    train(model, toys.batch(toys.network(*served)), tuner)
+    return model.eval()
 
 
 def logits(model: nn.Module | PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

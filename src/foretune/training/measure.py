@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from foretune.evaluation import softmax
+from foretune.evaluation import collapse, judge, softmax
 from foretune.models import Checkpoint
 from foretune.objectives import Objective
+from foretune.records import Evaluation
+from foretune.tasks.checks import ood_labels
 from foretune.training.prepare import Prepared
 
 
@@ -33,3 +35,28 @@ def predicted(
 def predictions(run: Prepared, outputs: np.ndarray, temperature: float | None = None) -> Any:
     """``predicted`` for the rows of a prepared run."""
     return predicted(run.engine.objective, run.engine.checkpoint, run.task.schema.kind, outputs, temperature)
+
+
+def judged(run: Prepared, split: str, guess: Any) -> Evaluation:
+    """Judge ``guess`` on ``split``, with intervals and flags.
+
+    Where an out-of-domain set has coarser classes than the task, the answer is given first and renamed after, as McCoy et
+    al. (2019) judge three-class models on HANS; probabilities are summed.
+    """
+    schema = run.task.schema
+    ood = split.removeprefix("ood:") if split.startswith("ood:") else None
+    labels, answers = schema.labels, None
+    if ood is not None and ood in schema.ood_label_map:
+        labels = ood_labels(schema, ood)
+        answers = run.task.class_map(ood)[np.asarray(guess).argmax(1)]
+        guess = collapse(guess, schema.labels, labels, schema.ood_label_map[ood])
+    return judge(
+        schema.kind,
+        gold(run, split),
+        guess,
+        metric=schema.metric,
+        labels=labels,
+        answers=answers,
+        seed=run.config.seeds.data,
+        ood=ood is not None,
+    )

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foretune.errors import Interrupted, ResourceError
-from foretune.evaluation import fit_temperature, gap, judge
+from foretune.evaluation import fit_temperature, gap
 from foretune.records import Cost, Evaluation, Gap, RunConfig, RunRecord
 from foretune.tasks import Task
 from foretune.tasks.describe import card
 from foretune.training.floors import measure_floors
 from foretune.training.folder import save_adapter, save_predictions
 from foretune.training.loop import fit
-from foretune.training.measure import gold, predictions
+from foretune.training.measure import gold, judged, predictions
 from foretune.training.meters import PeakMemory, Stopwatch, training_flops
 from foretune.training.prepare import Prepared, prepare, trainable
 from foretune.training.progress import Progress
@@ -121,12 +121,8 @@ def judge_all(run: Prepared) -> Outcome:
     temperature = None
     if schema.kind in ("classification", "choice") and "dev" in outputs:
         temperature = fit_temperature(outputs["dev"], gold(run, "dev"))
-    truths = {split: gold(run, split) for split in outputs}
     guesses = {split: predictions(run, raw, temperature) for split, raw in outputs.items()}
-    evaluations = {
-        split: judge(schema.kind, truths[split], guesses[split], metric=schema.metric, labels=schema.labels)
-        for split in outputs
-    }
+    evaluations = {split: judged(run, split, guess) for split, guess in guesses.items()}
     inside = "test" if "test" in outputs else "dev"
     gaps = tuple(
         gap(name, schema.metric, evaluations[inside], evaluations[split])

@@ -214,13 +214,13 @@ class WritingInputs:
 def merge(model: PeftModel) -> PreTrainedModel:
     """The base network with the adapter folded in and no wrapper of PEFT left.
 
-    PEFT unwraps the head of most methods, but not of LN-tuning.
+    The head is unwrapped here: PEFT leaves LN-tuning's in place and fails on IA3's when it has several layers.
     """
-    from peft.utils import AuxiliaryTrainingWrapper
+    from peft.utils import ModulesToSaveWrapper
 
-    name = model.active_adapter
-    network: Any = model.merge_and_unload(safe_merge=True)
-    for path, module in list(network.named_modules()):
-        if isinstance(module, AuxiliaryTrainingWrapper):
-            network.set_submodule(path, module.modules_to_save[name])
+    base = model.get_base_model()
+    for path, module in list(base.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            base.set_submodule(path, module.modules_to_save[model.active_adapter])
+    network: PreTrainedModel = model.merge_and_unload(safe_merge=True)
     return network
