@@ -10,25 +10,24 @@ POOLED = tuple((name, "sequence") for name in ARCHITECTURES)
 PER_TOKEN = (("bert", "token"), ("gpt2", "token"))
 WRITING = (("llama", "language"), ("gpt2", "language"), ("t5", "language"))
 ALL = (*POOLED, *PER_TOKEN, *WRITING)
-FEW = (("bert", "sequence"), ("bert", "token"), ("gpt2", "language"))
 WITH_BIASES = ("bert", "roberta", "distilbert", "deberta-v2", "gpt2")
 WITHOUT_CACHE = ("distilbert", "modernbert", "deberta-v2", "t5")
 
 
 class TestFull(TunerContract):
     tuner = Full()
-    networks = (*FEW, ("t5", "language"))
+    networks = ALL
 
 
 class TestHead(TunerContract):
     tuner = Head()
-    networks = (("bert", "sequence"), ("distilbert", "sequence"), ("gpt2", "token"))
+    networks = (*POOLED, *PER_TOKEN)
     refused = WRITING
 
 
 class TestBitFit(TunerContract):
     tuner = BitFit()
-    networks = (*FEW, ("roberta", "sequence"), ("deberta-v2", "sequence"))
+    networks = tuple(case for case in ALL if case[0] in WITH_BIASES)
     refused = tuple(case for case in ALL if case[0] not in WITH_BIASES)
 
 
@@ -44,12 +43,12 @@ class TestLoRA(TunerContract):
 
 class TestRsLoRA(TunerContract):
     tuner = RsLoRA(rank=2, targets="attention", init="gaussian", dropout=0.1)
-    networks = (("bert", "sequence"), ("gpt2", "language"))
+    networks = POOLED
 
 
 class TestDoRA(TunerContract):
     tuner = DoRA(rank=2, targets="qv")
-    networks = (("distilbert", "sequence"), ("gpt2", "language"), ("t5", "sequence"))
+    networks = POOLED
 
 
 class TestIA3(TunerContract):

@@ -1,7 +1,12 @@
-"""What the commands print: schema lines, a progress bar, the plan, the result. Text goes to stderr while JSON is asked for."""
+"""What ``tune`` prints: schema lines, a progress bar, the plan, the result. Nothing at all while JSON is asked for.
+
+Texts and labels are a user's: none is taken for markup, for an emoji's name or for a terminal's command.
+"""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -10,6 +15,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from foretune.cli.output import UNSEEN_WIDTH, clean
+from foretune.report import units
+from foretune.report.page import PAGE
 from foretune.report.units import floor_title, scored, seconds, size, split_title
 from foretune.training.progress import Progress
 
@@ -17,26 +25,28 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from foretune.pipeline import Draft, Result
+    from foretune.records import Evaluation
 
 
 class Shown(Progress):
     """Progress as a reader at a terminal sees it; without one, a line per evaluation. ``quiet`` says nothing at all."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=quiet, highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else UNSEEN_WIDTH
+        self.console = Console(stderr=quiet, width=width, highlight=False, emoji=False, soft_wrap=True)
         self.quiet = quiet
         self._bars: Bars | None = None
         self._task: TaskID | None = None
         self._last = ""
 
-    def say(self, line: str) -> None:
-        """One line about the data, the plan or the run."""
-        if not self.quiet:
-            self.console.print(line, markup=False)
+    def say(self, *lines: str) -> None:
+        """Lines about the data, the plan or the run."""
+        for line in () if self.quiet else lines:
+            self.console.print(clean(line), markup=False)
 
     def phase(self, text: str) -> None:
         if self.console.is_terminal:
-            self.say(f"… {text}")
+            self.say(f"({text})")
 
     def start(self, total: int, done: int) -> None:
         if done:
@@ -66,53 +76,54 @@ class Shown(Progress):
 
 def show_plan(shown: Shown, draft: Draft) -> None:
     """The plan of ``--dry-run`` and of ``recommend``."""
-    table = Table(title="Plan", title_justify="left", show_header=True)
-    for column in ("", "tuner", "lr", "steps", "batch", "expected", "seconds", "memory"):
+    table = Table(title="Plan, best first", title_justify="left", show_header=True)
+    for column in ("", "tuner", "lr", "steps", "batch", "expected score", "time", "memory"):
         table.add_column(column)
     for rank, item in enumerate(draft.plan.ranked, 1):
         schedule = item.schedule
         table.add_row(
             str(rank),
-            Text(item.tuner.name),
+            Text(clean(item.tuner.name)),
             f"{schedule.lr:g}",
             str(schedule.steps),
             str(schedule.batch_size),
-            "unknown" if item.score is None else f"{item.score:.3f}",
+            Text("unknown" if item.score is None else scored(draft.task.schema.metric, item.score, item.interval)),
             "unknown" if item.seconds is None else seconds(item.seconds),
             "unknown" if item.bytes is None else size(item.bytes),
         )
     shown.console.print(table)
-    for line in draft.plan.evidence:
+    for line in (*draft.plan.evidence, *draft.notes):
         shown.say(f"- {line}")
 
 
 def show_result(shown: Shown, result: Result) -> None:
-    """The outcome on one screen: score and floors with intervals, gaps, cost, where things lie."""
+    """The outcome on one screen: score and floors with intervals, what may be said of them, cost, where things lie."""
     record = result.record
-    split = "test" if "test" in record.evaluations else "dev"
-    table = Table(title=f"{record.metric} with 95 % interval", title_justify="left")
+    metric = units.metric(record.metric).title
+    table = Table(title=f"{metric[:1].upper()}{metric[1:]} with 95 % interval", title_justify="left")
     names = list(record.evaluations)
     for column in ("", *(split_title(name) for name in names)):
-        table.add_column(column)
+        table.add_column(Text(clean(column)))
     lines = {record.config.tuner.name: record.evaluations, **{floor_title(k): v for k, v in record.floors.items()}}
     for name, evaluations in lines.items():
-        cells = []
-        for column in names:
-            found = evaluations.get(column)
-            value = found.scores.get(record.metric) if found else None
-            bounds = found.intervals.get(record.metric) if found else None
-            cells.append(scored(record.metric, value, bounds) if found and value is not None else "")
-        table.add_row(Text(name), *(Text(cell) for cell in cells))
+        table.add_row(Text(clean(name)), *(_cell(record.metric, evaluations.get(column)) for column in names))
     shown.console.print(table)
-    for sentence in result.verdict:
+    for sentence in (*result.verdict, *(f"Warning: {warning}" for warning in record.warnings)):
         shown.say(sentence)
-    for warning in record.warnings:
-        shown.say(f"Warning: {warning}")
+    for note in record.notes:
+        if note.startswith("Training stopped"):
+            shown.say(note)
     cost = record.cost
     shown.say(
-        f"{seconds(cost.seconds)} in all ({seconds(cost.train_seconds)} training), {size(cost.peak_bytes)} of memory, "
-        f"{cost.trainable_parameters:,} of {cost.total_parameters:,} weights trained, adapter {size(cost.adapter_bytes)}."
+        f"Training took {seconds(cost.train_seconds)}, evaluation {seconds(cost.eval_seconds)}, floors "
+        f"{seconds(cost.floor_seconds)}; {size(cost.peak_bytes)} of memory; {cost.trainable_parameters:,} of "
+        f"{cost.total_parameters:,} weights trained; adapter {size(cost.adapter_bytes)}."
     )
-    if result.folder:
-        shown.say(f"Run folder: {result.folder}")
-        shown.say(f"Report: {result.folder / 'report.html'}  ({split} is judged once)")
+    shown.say(f"Run folder: {result.folder}", f"Report: {result.folder / PAGE}")
+    shown.say(f"Use it: foretune predict {shlex.quote(str(result.folder))} new.csv")
+
+
+def _cell(metric: str, found: Evaluation | None) -> Text:
+    """A score with its interval, or nothing."""
+    value = found.scores.get(metric) if found else None
+    return Text("" if found is None or value is None else scored(metric, value, found.intervals.get(metric)))

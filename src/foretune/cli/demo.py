@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional  # typer reads the annotations at run time
+from typing import Annotated
 
 import typer
 
@@ -16,10 +16,12 @@ TASK = "banking77_demo"
 
 @app.command()
 def demo(
-    out: Annotated[Optional[Path], typer.Option(help="Run folder.")] = Path("runs/demo"),
-    tuner: Annotated[Optional[str], typer.Option(help="Fine-tuning method; default: recommended.")] = None,
-    budget: Annotated[Optional[str], typer.Option(help="Wall time: 90s, 20m, 1.5h.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew when the folder holds another run.")] = False,
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
+    tuner: Annotated[str | None, typer.Option(help="Fine-tuning method; default: recommended.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Wall time: 90s, 20m, 1.5h.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew in a folder that holds another run.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Tell eight kinds of customer questions to a bank apart, from 16 examples of each (Banking77, CC BY 4.0).

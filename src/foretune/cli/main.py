@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 from importlib import import_module
-from typing import NoReturn
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 
@@ -21,13 +24,20 @@ COMMANDS = {
     "doctor": "Say what this machine can do and what is missing.",
     "demo": "The whole product on a real data set and a real model, without network.",
 }
-"""Command -> its line in ``foretune --help``. The module ``foretune.cli.<command>`` holds ``app``, a Typer application."""
+"""Command -> its line in ``foretune --help``. The module ``foretune.cli.<command>`` holds ``app``, a Typer."""
 
 HELP = """Know how to tune before you tune.
 
-Exit codes: 0 done, 1 unexpected, 2 usage, 3 data, 4 model, 5 memory, disk or time, 6 run folder or store, 7 export,
-8 diverged, 130 interrupted.
+Begin with `foretune demo`, or with your own table of texts and labels: `foretune tune train.csv`.
 """
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 data, 4 model, 5 memory, disk or time, 6 run folder or store, "
+    "7 export, 8 diverged, 130 interrupted."
+)
+
+WrongWords: type[Exception] = typer.BadParameter.__mro__[1]
+"""What Typer raises for a command or an option that does not exist; newer versions carry a copy of click's own."""
 
 
 def build(wanted: str | None) -> typer.Typer:
@@ -35,6 +45,7 @@ def build(wanted: str | None) -> typer.Typer:
     app = typer.Typer(
         name="foretune",
         help=HELP,
+        epilog=EXIT_CODES,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -46,7 +57,7 @@ def build(wanted: str | None) -> typer.Typer:
             continue
         module: typer.Typer = import_module(f"foretune.cli.{name}").app
         if len(module.registered_commands) == 1 and not module.registered_groups:
-            app.command(name, help=line)(module.registered_commands[0].callback)  # type: ignore[type-var]
+            app.command(name)(module.registered_commands[0].callback)  # type: ignore[type-var]
         else:
             app.add_typer(module, name=name, help=line)
 
@@ -67,22 +78,44 @@ def _unused() -> None:
 
 def main() -> NoReturn:
     """Run the command line: errors that foretune raises on purpose become one sentence and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminated)
     wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        build(wanted)()
+        code = build(wanted)(prog_name="foretune", standalone_mode=False)
     except Interrupted as stopped:
-        _say(str(stopped))
-        sys.exit(stopped.exit_code)
+        _stop(str(stopped), stopped.exit_code)
     except ForetuneError as error:
-        _say(f"Error: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("Interrupted. Nothing was lost: the same command starts again or goes on where it was.")
-        sys.exit(130)
+        _stop(f"Error: {error}", error.exit_code)
+    except WrongWords as error:
+        _stop(_usage(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
     except BrokenPipeError:
+        sys.stdout = None  # nobody reads it any more: Python must not flush it at exit
         sys.exit(1)
-    sys.exit(0)
+    if code == 130:
+        _stop("Interrupted. Nothing was lost: the same command starts again or goes on where it was.", 130)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+def _usage(error: Any) -> str:
+    """One line; empty where Typer has printed the help already."""
+    message = " ".join(str(error.format_message()).split())
+    if not message:
+        return ""
+    path = error.ctx.command_path if error.ctx else "foretune"
+    return f"Error: {message}{'' if message.endswith(('.', '?')) else '.'} See `{path} --help`."
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """SIGTERM outside the training loop, which has a handler of its own, ends as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _stop(sentence: str, code: int) -> NoReturn:
+    if sentence:
+        print(sentence, file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 UNSEEN_WIDTH = 200
 """Columns when the output is no terminal: rich would otherwise fold everything into 80."""
 
+HARMLESS = "\u00a0\u2068\u2069\u200c\u200d"
+"""No-break space, the isolates that our sentences put around a user's words, and the joiners of Persian and Hindi."""
+
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout, ASCII only, so that any encoding of the terminal will do."""
@@ -25,7 +28,7 @@ def clean(text: str) -> str:
     >>> clean("a\\x1b[31mb\\n\\ud83d")
     'a\\ufffd[31mb\\ufffd\\ufffd'
     """
-    return "".join(c if c.isprintable() or c == "\u00a0" else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() or c in HARMLESS else "\ufffd" for c in text)
 
 
 def say(*lines: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional  # typer reads the annotations at run time
+from typing import Annotated
 
 import typer
 
@@ -14,14 +14,18 @@ app = typer.Typer()
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     source: Annotated[str, typer.Argument(help="Rows to predict: CSV, TSV, JSON Lines, Parquet or a datasets folder.")],
-    out: Annotated[Optional[Path], typer.Option(help="Where to write (.csv, .jsonl or .parquet); default: stdout.")] = None,
-    model: Annotated[Optional[str], typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
-    text: Annotated[Optional[str], typer.Option(help="Column of the text, where it has another name now.")] = None,
-    pair: Annotated[Optional[str], typer.Option(help="Column of the second text.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write: .csv, .jsonl or .parquet; default: stdout.")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
+    text: Annotated[str | None, typer.Option(help="Column of the text, where it has another name now.")] = None,
+    pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON Lines on stdout instead of CSV.")] = False,
 ) -> None:
-    """Labels with calibrated probabilities, numbers, or written responses, for rows that need no label."""
-    from foretune.pipeline.predict import predict as answer
-    from foretune.pipeline.predict import write
+    """Label new rows with a finished run: labels with calibrated probabilities, numbers, or written responses.
 
+    The rows need no label. CSV holds row, prediction and probability; the other formats the probability of every class.
+    """
+    from foretune.pipeline.predict import check_out, write
+    from foretune.pipeline.predict import predict as answer
+
+    check_out(out)
     write(answer(run, source, model=model, text=text, pair=pair), out, as_json=json)

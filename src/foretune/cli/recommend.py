@@ -7,21 +7,22 @@ from typing import Any
 
 import typer
 
-from foretune.cli.tune import run, tune
+from foretune.cli.tune import COMMAND, run, tune
 
 app = typer.Typer()
 
-_TUNE_ONLY = ("out", "dry_run", "overwrite", "remember")
-
 
 def recommend(**values: Any) -> None:
-    """Say which pipeline to use, what it should cost, and what that rests on. Trains nothing but a few probe steps."""
+    """Say which pipeline to use, what it should cost, and what that rests on.
+
+    Trains nothing but a few steps on this machine, whose time is measured. `foretune tune` with the same words runs it.
+    """
     source, config, json = (values.pop(name) for name in ("source", "config", "json"))
     run(source, values, config, out=None, dry_run=True, overwrite=False, remember=False, json=json)
 
 
 _signature = inspect.signature(tune, eval_str=True)
-_shared = [p for p in _signature.parameters.values() if p.name not in _TUNE_ONLY]
+_shared = [p for p in _signature.parameters.values() if p.name not in COMMAND or p.name in ("source", "config", "json")]
 recommend.__signature__ = _signature.replace(parameters=_shared)  # type: ignore[attr-defined]
 recommend.__annotations__ = {p.name: p.annotation for p in _shared}
 app.command()(recommend)

@@ -3,69 +3,71 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Optional  # typer reads the annotations at run time
+from typing import Annotated, Any
 
 import typer
 
 app = typer.Typer()
 
-Data, Draws, Method, Run = "Data", "What is drawn", "Method and schedule", "Run"
+Data, Method, Run, Draws, Course = "Data", "Model and method", "Run", "What is drawn", "Schedule"
 
 
 def _option(panel: str, help: str, *names: str) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
-Source = Annotated[str, typer.Argument(help="CSV, TSV, JSON Lines or Parquet file, datasets folder, Hub id or catalog name.")]
-Text = Annotated[Optional[str], _option(Data, "Column of the text.")]
-Pair = Annotated[Optional[str], _option(Data, "Column of the second text of a pair.")]
-Label = Annotated[Optional[str], _option(Data, "Column of the label or number.")]
-Prompt = Annotated[Optional[str], _option(Data, "Column of the prompt.")]
-Response = Annotated[Optional[str], _option(Data, "Column of the response.")]
-Choices = Annotated[Optional[list[str]], _option(Data, "Column of a candidate; once per candidate, or one list column.")]
-Kind = Annotated[Optional[str], _option(Data, "classification, regression, choice or generation.")]
-MetricName = Annotated[Optional[str], _option(Data, "What selects the checkpoint, e.g. accuracy, macro_f1, mcc, spearman.")]
-Dev = Annotated[Optional[str], _option(Data, "File of the dev split.")]
-Test = Annotated[Optional[str], _option(Data, "File of the test split.")]
-Ood = Annotated[Optional[list[str]], _option(Data, "Out-of-domain test file, path or path:name; may be repeated.")]
-DataDir = Annotated[Optional[str], _option(Data, "Where catalog tasks lie (also FORETUNE_DATA).")]
-Shots = Annotated[Optional[int], _option(Draws, "Labelled examples per class (in total without classes), dev included.")]
-DevFraction = Annotated[Optional[float], _option(Draws, "Share of the drawn labels that pays for model selection.")]
-TestFraction = Annotated[Optional[float], _option(Draws, "Share of the rows held out when there is no test split.")]
-Seed = Annotated[Optional[int], _option(Draws, "Seed of every random draw.")]
-Model = Annotated[Optional[str], _option(Method, "Folder, Hub id, or demo (the packaged small encoder, the default).")]
-Revision = Annotated[Optional[str], _option(Method, "Branch, tag or commit of a Hub id.")]
-Pooling = Annotated[Optional[str], _option(Method, "cls, mean, last or eos; default: as the checkpoint was trained.")]
-MaxLength = Annotated[Optional[int], _option(Method, "Longest text in tokens (256).")]
+Source = Annotated[
+    str, typer.Argument(help="CSV, TSV, JSON Lines or Parquet file, datasets folder, Hub id or catalog name.")
+]
+Text = Annotated[str | None, _option(Data, "Column of the text, where the detected one is wrong.")]
+Pair = Annotated[str | None, _option(Data, "Column of the second text of a pair.")]
+Label = Annotated[str | None, _option(Data, "Column of the label or number.")]
+Prompt = Annotated[str | None, _option(Data, "Column of the prompt, for models that write.")]
+Response = Annotated[str | None, _option(Data, "Column of the response to the prompt.")]
+Choices = Annotated[
+    list[str] | None, _option(Data, "Column of one candidate answer, may be repeated; or one column that holds lists.")
+]
+Kind = Annotated[str | None, _option(Data, "classification, regression, choice or generation.")]
+MetricName = Annotated[str | None, _option(Data, "What selects the checkpoint: accuracy, macro_f1, mcc, spearman, ...")]
+Dev = Annotated[str | None, _option(Data, "File whose rows select the checkpoint; default: drawn from the data.")]
+Test = Annotated[str | None, _option(Data, "File whose rows judge the result; default: drawn from the data.")]
+Ood = Annotated[list[str] | None, _option(Data, "Test file from another domain, path or path:name; may be repeated.")]
+DataDir = Annotated[str | None, _option(Data, "Where the files of catalog tasks lie (also FORETUNE_DATA).")]
+Model = Annotated[str | None, _option(Method, "Folder or Hub id; default: demo, the small packaged encoder.")]
+Revision = Annotated[str | None, _option(Method, "Branch, tag or commit of a Hub id.")]
+Pooling = Annotated[str | None, _option(Method, "cls, mean, last or eos; default: as the checkpoint was trained.")]
+MaxLength = Annotated[int | None, _option(Method, "Longest text in tokens (256); what is longer is cut and reported.")]
 TrustRemoteCode = Annotated[bool, _option(Method, "Run Python code that comes with the model.", "--trust-remote-code")]
-TunerName = Annotated[Optional[str], _option(Method, "Fine-tuning method; default: recommended.")]
-TunerOption = Annotated[Optional[list[str]], _option(Method, "Option of the tuner, key=value; may be repeated.")]
-ObjectiveName = Annotated[Optional[str], _option(Method, "What is minimised; default: by kind of task.")]
-Lr = Annotated[Optional[float], _option(Method, "Peak learning rate of the tuner.")]
-HeadLr = Annotated[Optional[float], _option(Method, "Peak learning rate of a fresh head.")]
-Epochs = Annotated[Optional[float], _option(Method, "Passes over the training rows.")]
-Steps = Annotated[Optional[int], _option(Method, "Optimizer steps, instead of epochs.")]
-BatchSize = Annotated[Optional[int], _option(Method, "Examples per optimizer step.")]
-MicroBatch = Annotated[Optional[int], _option(Method, "Examples per forward pass: less memory, same result.")]
-WeightDecay = Annotated[Optional[float], _option(Method, "Decoupled weight decay of the matrices.")]
-Warmup = Annotated[Optional[float], _option(Method, "Share of the steps with a rising rate.")]
-Decay = Annotated[Optional[str], _option(Method, "linear, cosine or constant after the warm-up.")]
-Clip = Annotated[Optional[float], _option(Method, "Largest gradient norm; 0 for none.")]
-Evaluations = Annotated[Optional[int], _option(Method, "How often dev is measured.")]
-Patience = Annotated[Optional[int], _option(Method, "Evaluations without a gain before training ends.")]
-Precision = Annotated[Optional[str], _option(Method, "fp32 or bf16.")]
-Budget = Annotated[Optional[str], _option(Run, "Wall time for the whole command: 90s, 20m, 1.5h.")]
-Config = Annotated[Optional[Path], _option(Run, "YAML file with these options; the command line wins.")]
+TunerName = Annotated[str | None, _option(Method, "Fine-tuning method: lora, full, head, ...; default: recommended.")]
+TunerOption = Annotated[list[str] | None, _option(Method, "Option of the tuner, key=value; may be repeated.")]
+ObjectiveName = Annotated[str | None, _option(Method, "What is minimised; default: by kind of task.")]
+Budget = Annotated[str | None, _option(Run, "Wall time for the whole command: 90s, 20m, 1.5h.")]
+Config = Annotated[
+    Path | None, _option(Run, "YAML file with options of the other panels; the command line wins over it.")
+]
 Json = Annotated[bool, _option(Run, "Print one JSON object instead of text.", "--json")]
+Shots = Annotated[int | None, _option(Draws, "Labelled examples per class (in total without classes), dev included.")]
+DevFraction = Annotated[float | None, _option(Draws, "Share of the drawn labels that selects the checkpoint (0.25).")]
+TestFraction = Annotated[float | None, _option(Draws, "Share held out when there are no test rows (0.2).")]
+Seed = Annotated[int | None, _option(Draws, "Seed of every random draw (0).")]
+Lr = Annotated[float | None, _option(Course, "Peak learning rate of the tuner.")]
+HeadLr = Annotated[float | None, _option(Course, "Peak learning rate of a fresh head.")]
+Epochs = Annotated[float | None, _option(Course, "Passes over the training rows.")]
+Steps = Annotated[int | None, _option(Course, "Optimizer steps, instead of epochs.")]
+BatchSize = Annotated[int | None, _option(Course, "Examples per optimizer step.")]
+MicroBatch = Annotated[int | None, _option(Course, "Examples per forward pass: less memory, same result.")]
+WeightDecay = Annotated[float | None, _option(Course, "Decoupled weight decay of the matrices.")]
+Warmup = Annotated[float | None, _option(Course, "Share of the steps with a rising rate.")]
+Decay = Annotated[str | None, _option(Course, "linear, cosine or constant after the warm-up.")]
+Clip = Annotated[float | None, _option(Course, "Largest gradient norm; 0 for none.")]
+Evaluations = Annotated[int | None, _option(Course, "How often dev is measured.")]
+Patience = Annotated[int | None, _option(Course, "Evaluations without a gain before training ends; default: never.")]
+Precision = Annotated[str | None, _option(Course, "fp32 or bf16.")]
 
 
 @app.command()
 def tune(
     source: Source,
-    out: Annotated[Optional[Path], _option(Run, "Run folder; default runs/<task>-<tuner>-<identity>.")] = None,
-    dry_run: Annotated[bool, _option(Run, "Print the plan and stop; trains nothing.", "--dry-run")] = False,
-    overwrite: Annotated[bool, _option(Run, "Begin anew in a folder that holds another run.", "--overwrite")] = False,
-    remember: Annotated[bool, _option(Run, "Add the record to the local store.", "--remember/--no-remember")] = True,
     text: Text = None,
     pair: Pair = None,
     label: Label = None,
@@ -78,10 +80,6 @@ def tune(
     test: Test = None,
     ood: Ood = None,
     data_dir: DataDir = None,
-    shots: Shots = None,
-    dev_fraction: DevFraction = None,
-    test_fraction: TestFraction = None,
-    seed: Seed = None,
     model: Model = None,
     revision: Revision = None,
     pooling: Pooling = None,
@@ -90,6 +88,17 @@ def tune(
     tuner: TunerName = None,
     option: TunerOption = None,
     objective: ObjectiveName = None,
+    out: Annotated[Path | None, _option(Run, "Run folder; default: runs/<task>-<tuner>-<identity>.")] = None,
+    budget: Budget = None,
+    dry_run: Annotated[bool, _option(Run, "Print the plan and stop; trains nothing.", "--dry-run")] = False,
+    overwrite: Annotated[bool, _option(Run, "Begin anew in a folder that holds another run.", "--overwrite")] = False,
+    remember: Annotated[bool, _option(Run, "Add the record to the local store.", "--remember/--no-remember")] = True,
+    config: Config = None,
+    json: Json = False,
+    shots: Shots = None,
+    dev_fraction: DevFraction = None,
+    test_fraction: TestFraction = None,
+    seed: Seed = None,
     lr: Lr = None,
     head_lr: HeadLr = None,
     epochs: Epochs = None,
@@ -103,21 +112,18 @@ def tune(
     evaluations: Evaluations = None,
     patience: Patience = None,
     precision: Precision = None,
-    budget: Budget = None,
-    config: Config = None,
-    json: Json = False,
 ) -> None:
     """Recommend, train once, evaluate, report, save: the main job.
 
-    Ctrl-C stops at the next step and keeps the state: the same command goes on from there.
+    `foretune tune train.csv` is enough: columns are detected and shown, and everything else has a default. Ctrl-C stops
+    at the next step and keeps the state; the same command goes on from there, and on a finished run does nothing.
     """
-    values = {name: value for name, value in locals().items() if name in _TUNE_OPTIONS}
+    values = {name: value for name, value in locals().items() if name not in COMMAND}
     run(source, values, config, out=out, dry_run=dry_run, overwrite=overwrite, remember=remember, json=json)
 
 
-_TUNE_OPTIONS = frozenset(tune.__annotations__) - {
-    "source", "out", "dry_run", "overwrite", "remember", "config", "json", "return",
-}  # fmt: skip
+COMMAND = ("source", "out", "dry_run", "overwrite", "remember", "config", "json")
+"""What is asked of the command; the other parameters are the fields of ``pipeline.TuneOptions``."""
 
 
 def run(
@@ -141,16 +147,30 @@ def run(
     options = make_options(merge(values, config))
     shown = Shown(quiet=json)
     if dry_run:
-        drafted = prepare_plan(source, options, say=shown.say)
+        drafted = prepare_plan(source, options, measure=True, say=shown.say)
         print_json(drafted.to_json()) if json else show_plan(shown, drafted)
         return
-    result = start(source, options=options, out=out, overwrite=overwrite, remember=remember, progress=shown, say=shown.say)
+    result = start(
+        source, options=options, out=out, overwrite=overwrite, remember=remember, progress=shown, say=shown.say
+    )
     print_json(result.to_json()) if json else show_result(shown, result)
 
 
 def merge(values: dict[str, Any], config: Path | None) -> dict[str, Any]:
-    """The YAML file's options under those given on the command line."""
-    from foretune.pipeline.options import read_yaml
+    """The YAML file's options under those given on the command line. A zero is given; None and an unset flag are not.
 
-    given = {name: value for name, value in values.items() if value not in (None, False, [], ())}
-    return {**(read_yaml(config) if config else {}), **given}
+    >>> merge({"clip": 0.0, "lr": None, "trust_remote_code": False, "ood": []}, None)
+    {'clip': 0.0}
+
+    Raises:
+        UsageError: the file cannot be read, or holds what is asked of the command and not of the run.
+    """
+    from foretune.errors import UsageError
+    from foretune.pipeline.options import flag, read_yaml
+
+    told = read_yaml(config) if config else {}
+    for name in told:
+        if name.replace("-", "_") in COMMAND:
+            raise UsageError(f"`{name}` belongs on the command line (`{flag(name)}`), not in `{config}`.")
+    given = {name: value for name, value in values.items() if value is not None and value is not False and value != []}
+    return {**{name.replace("-", "_"): value for name, value in told.items()}, **given}

@@ -74,9 +74,11 @@ def open_checkpoint(ref: ModelRef, kind: str) -> Checkpoint:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token_id is None:
-        raise ModelError(f"The tokenizer of `{ref.name}` has no padding, end or unknown token to pad with. Add one to it.")
-    config.pad_token_id = tokenizer.pad_token_id
+        raise ModelError(
+            f"The tokenizer of `{ref.name}` has no padding, end or unknown token to pad with. Add one to it."
+        )
     positions = positions_of(config)
+    config.pad_token_id = tokenizer.pad_token_id
     limits = [ref.max_length, tokenizer.model_max_length, *([positions] if positions else [])]
     resolved = replace(
         ref,
@@ -103,14 +105,24 @@ def family_of(config: PretrainedConfig) -> str:
     return "decoder" if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not masked else "encoder"
 
 
+COUNT_FROM_PADDING = {
+    "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "xmod", "data2vec-text", "ibert",
+    "mpnet", "longformer", "luke", "lilt", "markuplm", "layoutlmv3",
+}  # fmt: skip
+"""Model types whose first position is the padding id + 1, so that as many rows of their table are never used."""
+
+RELATIVE = {"t5", "mt5", "umt5", "longt5"}
+"""Model types that bound no length, whatever their configuration says."""
+
+
 def positions_of(config: PretrainedConfig) -> int | None:
-    """Longest input in tokens. RoBERTa's family counts positions from padding + 1, so it serves two fewer."""
+    """Longest input in tokens, None where positions are relative and unbounded."""
     values: dict[str, Any] = config.to_dict()
     limit = values.get("max_position_embeddings") or values.get("n_positions")
-    if not limit or limit < 0 or config.model_type in {"t5", "mt5", "umt5", "longt5"}:
+    if not limit or limit < 0 or config.model_type in RELATIVE:
         return None
-    offset = 2 if config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"} else 0
-    return int(limit) - offset
+    unused = (values.get("pad_token_id") or 0) + 1 if config.model_type in COUNT_FROM_PADDING else 0
+    return int(limit) - unused
 
 
 def resolve_pooling(ref: ModelRef, folder: Path, family: str, config: PretrainedConfig) -> str:

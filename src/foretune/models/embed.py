@@ -29,11 +29,9 @@ def features(checkpoint: Checkpoint, batches: Iterator[dict[str, torch.Tensor]],
     import torch
     import transformers
 
-    encoder_only = checkpoint.family == "encoder-decoder"
-    auto = transformers.AutoModelForTextEncoding if encoder_only else transformers.AutoModel
     try:
         with quiet():
-            model = auto.from_pretrained(
+            model = transformers.AutoModel.from_pretrained(
                 checkpoint.folder,
                 dtype="float32",
                 use_safetensors=True,
@@ -41,6 +39,8 @@ def features(checkpoint: Checkpoint, batches: Iterator[dict[str, torch.Tensor]],
             )
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"`{checkpoint.ref.name}` gives no hidden states: {str(error).splitlines()[0]}") from error
+    if checkpoint.family == "encoder-decoder":
+        model = model.get_encoder()
     model.to(device).eval()
     pooled: list[np.ndarray] = []
     with torch.inference_mode():

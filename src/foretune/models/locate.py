@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from foretune.errors import ModelError
 from foretune.records import ModelRef
@@ -55,16 +56,22 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith(("adapter_", "head")))
 
 
-def headers(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, object]]]]:
+def headers(folder: Path) -> Iterator[tuple[Path, dict[str, dict[str, Any]]]]:
     """Yield each weight file with its tensor table (name -> dtype, shape, offsets), without reading the tensors."""
     for file in weight_files(folder):
         try:
             with file.open("rb") as stream:
                 size = struct.unpack("<Q", stream.read(8))[0]
                 table = json.loads(stream.read(size))
-        except (struct.error, ValueError, MemoryError, OverflowError) as error:
+            table.pop("__metadata__", None)
+            held = 8 + size + max((int(tensor["data_offsets"][1]) for tensor in table.values()), default=0)
+        except (struct.error, ValueError, MemoryError, OverflowError, AttributeError, TypeError, LookupError) as error:
             raise ModelError(f"`{file}` is not a safetensors file ({error}). Copy or download it again.") from error
-        table.pop("__metadata__", None)
+        if held != file.stat().st_size:
+            raise ModelError(
+                f"`{file}` should have {held:,} bytes, but has {file.stat().st_size:,}: it was cut short. "
+                "Copy or download it again."
+            )
         yield file, table
 
 
@@ -74,30 +81,32 @@ def parameter_count(folder: Path) -> int:
     for _, table in headers(folder):
         for tensor in table.values():
             count = 1
-            for size in tensor["shape"]:  # type: ignore[attr-defined]
+            for size in tensor["shape"]:
                 count *= int(size)
             total += count
     return total
 
 
-def fingerprint(folder: Path, blocks: int = 64, block: int = 4096) -> str:
+def fingerprint(folder: Path, blocks: int = 4, block: int = 4096) -> str:
     """A hash that changes with the weights, the configuration or the tokenizer, in milliseconds at any size.
 
-    Small files count whole; of each weight file its size, its header and ``blocks`` evenly spaced blocks of ``block``
-    bytes count. Retrained weights differ in every block, so this tells checkpoints apart; it is no defence against
-    someone who forges one.
+    Small files count whole; of each weight file its header and, of each tensor, ``blocks`` evenly spaced blocks of
+    ``block`` bytes. So a checkpoint with a merged adapter is told from its base even where only the biases or one layer
+    differ; it is no defence against someone who forges one.
     """
     sha = hashlib.sha256()
     for file in sorted(folder.iterdir()):
         if file.suffix in {".json", ".txt", ".model", ".jinja"} and file.is_file() and file.name != "README.md":
             sha.update(file.name.encode() + file.read_bytes())
-    for file in weight_files(folder):
-        size = file.stat().st_size
-        sha.update(f"{file.name}:{size}".encode())
+    for file, table in headers(folder):
+        sha.update(f"{file.name}:{json.dumps(table, sort_keys=True)}".encode())
         with file.open("rb") as stream:
-            for i in range(blocks):
-                stream.seek(max(0, size - block) * i // max(1, blocks - 1))
-                sha.update(stream.read(block))
+            data = 8 + struct.unpack("<Q", stream.read(8))[0]
+            for tensor in table.values():
+                start, end = tensor["data_offsets"]
+                for i in range(blocks if end - start > block else 1):
+                    stream.seek(data + start + max(0, end - start - block) * i // max(1, blocks - 1))
+                    sha.update(stream.read(min(block, end - start)))
     return sha.hexdigest()[:16]
 
 
@@ -123,9 +132,12 @@ def _hub(ref: ModelRef) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     if ref.name.startswith((".", "/", "~")) or ref.name.count("/") > 1:
-        raise ModelError(f"The model folder `{ref.name}` does not exist. Check the path, or give a Hub id `owner/name`.")
+        raise ModelError(
+            f"The model folder `{ref.name}` does not exist. Check the path, or give a Hub id `owner/name`."
+        )
     try:
-        return Path(snapshot_download(ref.name, revision=ref.revision, allow_patterns=HUB_FILES))
+        wanted = [*HUB_FILES, "*.py"] if ref.trust_remote_code else HUB_FILES
+        return Path(snapshot_download(ref.name, revision=ref.revision, allow_patterns=wanted))
     except HFValidationError as error:
         raise ModelError(f"`{ref.name}` is neither a folder nor a Hub id `owner/name`.") from error
     except Exception as error:  # the hub client raises its own, requests' and OS errors; each means: not to be had

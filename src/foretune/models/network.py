@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foretune.errors import ModelError, ResourceError
 from foretune.models.checkpoint import Checkpoint
@@ -25,7 +25,8 @@ class Network:
 
     Attributes:
         module: the transformers model, in fp32 and evaluation mode.
-        fresh: qualified names of the modules that the checkpoint did not hold, e.g. ``("classifier",)``.
+        fresh: qualified names of the modules that the checkpoint did not hold, or held for another number of classes,
+            e.g. ``("classifier",)``.
     """
 
     module: PreTrainedModel
@@ -42,8 +43,10 @@ def build(checkpoint: Checkpoint, outputs: int) -> Network:
         ResourceError: the weights alone exceed the free memory.
     """
     import transformers
+    from safetensors import SafetensorError
 
     pooling = checkpoint.ref.pooling
+    sizes: dict[str, Any]
     if pooling == "none":
         seq2seq = checkpoint.family == "encoder-decoder"
         auto = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
@@ -52,6 +55,8 @@ def build(checkpoint: Checkpoint, outputs: int) -> Network:
         mean = pooling == "mean"
         auto = transformers.AutoModelForTokenClassification if mean else transformers.AutoModelForSequenceClassification
         sizes = {"num_labels": outputs}
+        if pooling == "cls" and "classifier_pooling" in checkpoint.config.to_dict():
+            sizes["classifier_pooling"] = pooling
     require_memory(checkpoint.parameters * 4, f"the weights of `{checkpoint.ref.name}`")
     try:
         with quiet():
@@ -61,22 +66,21 @@ def build(checkpoint: Checkpoint, outputs: int) -> Network:
                 dtype="float32",
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,
                 trust_remote_code=checkpoint.ref.trust_remote_code,
             )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
+    except (ValueError, OSError, RuntimeError, LookupError, TypeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"`{checkpoint.ref.name}` does not load as {auto.__name__}: {first}") from error
-    if info["mismatched_keys"]:
-        raise ModelError(
-            f"The weights of `{checkpoint.ref.name}` do not fit its configuration: {sorted(info['mismatched_keys'])[:3]}."
-        )
     module.config.pad_token_id = checkpoint.tokenizer.pad_token_id
-    fresh = fresh_modules(module, info["missing_keys"])
+    missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+    fresh = fresh_modules(module, missing)
     if pooling == "none" and fresh:
         raise ModelError(
             f"`{checkpoint.ref.name}` holds no language-model head ({', '.join(fresh)} would start at random). "
             "Name a checkpoint that was trained to write text."
         )
+    require_whole(checkpoint.ref.name, module, missing, fresh)
     return Network(module.eval(), fresh)
 
 
@@ -94,6 +98,21 @@ def fresh_modules(module: PreTrainedModel, missing: set[str]) -> tuple[str, ...]
         if name and own and own <= missing and not any(name.startswith(f"{outer}.") for outer in found):
             found.append(name)
     return tuple(found)
+
+
+def require_whole(name: str, module: PreTrainedModel, missing: set[str], fresh: tuple[str, ...]) -> None:
+    """Raise ``ModelError`` when weights are ``missing`` that no task head explains: part of the body would be random.
+
+    A head is a module beside the backbone, or the backbone's pooler.
+    """
+    body = f"{module.base_model_prefix}."
+    heads = tuple(f"{f}." for f in fresh if not f.startswith(body) or "pool" in f)
+    lost = sorted(key for key in missing if not key.startswith(heads))
+    if lost:
+        raise ModelError(
+            f"The weights of `{name}` lack {len(lost)} tensors of {type(module).__name__}, or have them in another shape "
+            f"(first: `{lost[0]}`): they would start at random. Name a complete checkpoint of this architecture."
+        )
 
 
 def require_memory(needed: int, what: str) -> None:

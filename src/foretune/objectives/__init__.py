@@ -29,10 +29,15 @@ def make(part: Part) -> Objective:
 
     cls = find("objective", part.name, OBJECTIVES)
     try:
-        return TypeAdapter(cls, config=None).validate_python(dict(part.options))
+        return TypeAdapter(cls).validate_python(dict(part.options))
     except ValidationError as error:
-        what = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
-        raise UsageError(f"The options of the objective `{part.name}` do not fit: {what}.") from error
+        first = error.errors()[0]
+        if "error" in first.get("ctx", {}):
+            raise UsageError(str(first["ctx"]["error"])) from error
+        where = ".".join(str(place) for place in first["loc"])
+        raise UsageError(
+            f"`{where}` of the objective `{part.name}`: {first['msg']}, but got {first['input']!r}."
+        ) from error
 
 
 def for_kind(kind: str) -> str:

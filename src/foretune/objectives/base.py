@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from foretune.errors import DataError
 from foretune.models import Checkpoint
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Ragged:
     offsets: np.ndarray
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]]) -> Ragged:
+    def of(cls, sequences: Sequence[Sequence[int] | np.ndarray]) -> Ragged:
         """Pack ``sequences`` as int32."""
         lengths = np.fromiter((len(s) for s in sequences), dtype=np.int64, count=len(sequences))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
@@ -69,8 +70,9 @@ class Encoded:
         groups: ``(n + 1,)``; example ``i`` owns the sequences ``groups[i]:groups[i + 1]``.
         types: token type ids, where the tokenizer makes them.
         responses: token sequences to be written (generation).
-        cut: how many sequences were longer than the limit and lost their end.
+        cut: how many sequences were longer than the limit and lost tokens.
         limit: the limit in tokens.
+        joined: prompt and response are one sequence, which the limit holds as a whole.
     """
 
     tokens: Ragged
@@ -80,21 +82,26 @@ class Encoded:
     types: Ragged | None = None
     responses: Ragged | None = None
     cut: int = 0
+    joined: bool = False
 
     def __len__(self) -> int:
         return len(self.groups) - 1
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens per example (the longest candidate of a choice; prompt and response together): what batches sort by."""
+        """Tokens of the longest sequence of each example: what batches sort by and positions must hold."""
         longest = np.maximum.reduceat(self.tokens.lengths, self.groups[:-1]) if len(self) else np.zeros(0, np.int64)
-        return longest if self.responses is None else longest + self.responses.lengths
+        if self.responses is None:
+            return longest
+        return self.sizes if self.joined else np.maximum(longest, self.responses.lengths)
 
     @property
     def sizes(self) -> np.ndarray:
         """All tokens of an example, over its candidates and its response: what throughput is counted in."""
         total = np.add.reduceat(self.tokens.lengths, self.groups[:-1]) if len(self) else np.zeros(0, np.int64)
-        return total if self.responses is None else total + self.responses.lengths
+        if self.responses is not None:
+            total = total + self.responses.lengths
+        return np.minimum(total, self.limit) if self.joined else total
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ class Objective(ABC):
         name: what records, the command line and the registry call it.
         kinds: the kinds of task it serves (see ``records.KINDS``).
     """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by Pydantic, not a field
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
@@ -137,8 +146,8 @@ class Objective(ABC):
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0) -> torch.Tensor:
-        """Raw outputs, one row per example: logits ``(b, C)``, candidate logits padded with -inf, values ``(b, 1)``, or
-        written token ids ``(b, new)`` padded with the padding id."""
+        """Raw outputs, one row per example: logits ``(b, C)``, candidate logits padded with -inf, standardised values
+        ``(b, 1)``, or written token ids ``(b, new)`` padded with the padding id. ``decode`` makes answers of them."""
 
     def evaluate(
         self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0
@@ -154,6 +163,10 @@ class Objective(ABC):
     def padded(self, outputs: torch.Tensor, encoded: Encoded) -> torch.Tensor:
         """The outputs of one batch with as many columns as any batch of the split ``encoded`` has."""
         return outputs
+
+    def longest(self, encoded: Encoded) -> int:
+        """Positions that the longest sequence of the split takes, in training or in prediction."""
+        return int(encoded.lengths.max(initial=0))
 
     def decode(self, outputs: np.ndarray, checkpoint: Checkpoint) -> Any:
         """Turn raw outputs into what ``evaluation.judge`` takes; logits stay logits."""
@@ -199,31 +212,47 @@ class LogitObjective(Objective):
         return arranged, self.loss_of(arranged, batch)
 
 
-def tokenize(
-    checkpoint: Checkpoint, texts: list[str], pairs: list[str | None] | None, limit: int
-) -> tuple[Ragged, Ragged | None, int]:
+Texts = tuple[list[str], list[str] | None]
+
+
+def tokenize(checkpoint: Checkpoint, chunks: Iterable[Texts]) -> tuple[Ragged, Ragged | None, int]:
     """Token ids, token types (or None) and the number of sequences that lost their end.
 
-    Pairs lose tokens from the longer text first, so that neither disappears.
+    Pairs lose tokens from the longer text first, so that neither disappears. Where a text is pooled at its end token,
+    an end token written by the user is read as plain text: there may be but one per text.
+
+    Args:
+        chunks: texts with their second texts or None, some at a time, so that a large split is never unpacked whole.
+
+    Raises:
+        DataError: a text of which the tokenizer knows nothing at all.
     """
     ids: list[Ragged] = []
     types: list[Ragged] = []
     cut = 0
-    tokenizer = checkpoint.tokenizer
-    for start in range(0, len(texts), CHUNK):
-        second = [p or "" for p in pairs[start : start + CHUNK]] if pairs else None
-        chunk = tokenizer(
-            texts[start : start + CHUNK],
-            second,
-            truncation="longest_first" if second else True,
-            max_length=limit,
-            return_attention_mask=False,
-        )
+    tokenizer, limit = checkpoint.tokenizer, checkpoint.ref.max_length
+    plain = {"split_special_tokens": True} if checkpoint.ref.pooling == "eos" else {}
+    for texts, pairs in chunks:
+        how = {"truncation": "longest_first" if pairs else True, "max_length": limit}
+        chunk = tokenizer(texts, pairs, return_attention_mask=False, **how, **plain)
         ids.append(Ragged.of(chunk["input_ids"]))
+        if not ids[-1].lengths.all():
+            text = texts[int(np.argmin(ids[-1].lengths))]
+            raise DataError(
+                f"Every text must hold a token that the model knows, but `{text[:40]}` has none. Remove it."
+            )
         if "token_type_ids" in chunk:
             types.append(Ragged.of(chunk["token_type_ids"]))
-        cut += sum(bool(e.overflowing) for e in chunk.encodings or ())
+        if chunk.encodings is not None:
+            cut += sum(bool(e.overflowing) for e in chunk.encodings)
+        else:  # a tokenizer written in Python does not say what it cut
+            cut += sum(len(whole) > limit for whole in tokenizer(texts, pairs, **plain)["input_ids"])
     return Ragged.join(ids), Ragged.join(types) if types else None, cut
+
+
+def slices(table: pa.Table) -> Iterator[pa.Table]:
+    """``table`` some rows at a time."""
+    return (table.slice(start, CHUNK) for start in range(0, len(table), CHUNK))
 
 
 def pad(sequences: list[np.ndarray], value: int, left: bool = False) -> torch.Tensor:
@@ -251,9 +280,7 @@ def pad_inputs(encoded: Encoded, rows: np.ndarray, checkpoint: Checkpoint) -> di
     return inputs
 
 
-def pooled_logits(
-    model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int
-) -> torch.Tensor:
+def pooled_logits(model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int) -> torch.Tensor:
     """Logits ``(sequences, C)`` in fp32, whichever stock class the network is.
 
     Per-token logits ``(sequences, T, C)`` are averaged over the attention mask: a linear head commutes with the mean.
@@ -265,5 +292,3 @@ def pooled_logits(
     logits = logits[:, logits.shape[1] - batch["input_ids"].shape[1] :] if virtual_tokens else logits
     mask = batch["attention_mask"].unsqueeze(-1).to(logits.dtype)
     return (logits * mask).sum(1) / mask.sum(1)
-
-

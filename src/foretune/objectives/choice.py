@@ -6,13 +6,14 @@ candidates may differ from row to row and a candidate's place in the list cannot
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from foretune.models import Checkpoint
-from foretune.objectives.base import Encoded, LogitObjective, tokenize
+from foretune.objectives.base import Encoded, LogitObjective, Texts, slices, tokenize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,16 +31,19 @@ class MultipleChoice(LogitObjective):
         return 1
 
     def encode(self, table: pa.Table, targets: np.ndarray | None, checkpoint: Checkpoint) -> Encoded:
-        choices = table["choices"].to_pylist()
-        questions = [
-            text if pair is None else f"{text} {pair}"
-            for text, pair in zip(table["text"].to_pylist(), table["pair"].to_pylist(), strict=True)
-        ]
-        groups = np.concatenate([[0], np.cumsum([len(c) for c in choices])]).astype(np.int64)
-        firsts = [question for question, row in zip(questions, choices, strict=True) for _ in row]
-        limit = checkpoint.ref.max_length
-        tokens, types, cut = tokenize(checkpoint, firsts, [c for row in choices for c in row], limit)
-        return Encoded(tokens, groups, limit, targets, types, cut=cut)
+        import pyarrow.compute as pc
+
+        def chunks() -> Iterator[Texts]:
+            for part in slices(table):
+                rows = part.select(["text", "pair", "choices"]).to_pylist()
+                questions = [r["text"] if r["pair"] is None else f"{r['text']} {r['pair']}" for r in rows]
+                firsts = [q for q, row in zip(questions, rows, strict=True) for _ in row["choices"]]
+                yield firsts, [candidate for row in rows for candidate in row["choices"]]
+
+        tokens, types, cut = tokenize(checkpoint, chunks())
+        counts = pc.list_value_length(table["choices"]).to_numpy()
+        groups = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        return Encoded(tokens, groups, checkpoint.ref.max_length, targets, types, cut=cut)
 
     def arrange(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         import torch

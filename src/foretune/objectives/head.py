@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from foretune.errors import UsageError
 from foretune.models import Checkpoint
-from foretune.objectives.base import Encoded, LogitObjective, tokenize
+from foretune.objectives.base import Encoded, LogitObjective, Texts, slices, tokenize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +30,10 @@ class Head(LogitObjective):
     name: ClassVar[str] = "head"
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"`0 <= label_smoothing < 1` must hold, but got {self.label_smoothing:g}.")
+
     def outputs(self, classes: int) -> int:
         return classes
 
@@ -45,7 +51,11 @@ class Head(LogitObjective):
 
 def encode_texts(table: pa.Table, targets: np.ndarray | None, checkpoint: Checkpoint) -> Encoded:
     """One sequence per row: the text, or the text and its pair as the tokenizer joins them."""
-    pairs = table["pair"].to_pylist()
-    limit = checkpoint.ref.max_length
-    tokens, types, cut = tokenize(checkpoint, table["text"].to_pylist(), pairs if any(pairs) else None, limit)
-    return Encoded(tokens, np.arange(len(tokens) + 1), limit, targets, types, cut=cut)
+    paired = table["pair"].null_count < len(table)
+
+    def chunks() -> Iterator[Texts]:
+        for part in slices(table):
+            yield part["text"].to_pylist(), [p or "" for p in part["pair"].to_pylist()] if paired else None
+
+    tokens, types, cut = tokenize(checkpoint, chunks())
+    return Encoded(tokens, np.arange(len(tokens) + 1), checkpoint.ref.max_length, targets, types, cut=cut)

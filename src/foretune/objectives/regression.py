@@ -41,8 +41,12 @@ class Regression(LogitObjective):
         return encode_texts(table, targets, checkpoint)
 
     def arrange(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return logits * self.scale + self.center
+        return logits
 
     def loss_of(self, arranged: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        error = (arranged.squeeze(-1) - batch["targets"].float()) / self.scale
-        return error.square().sum()
+        wanted = (batch["targets"] - self.center) / self.scale
+        return (arranged.squeeze(-1) - wanted.float()).square().sum()
+
+    def decode(self, outputs: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
+        """Values ``(n,)`` in the unit of the targets; in fp64, for a large mean would eat the digits of fp32."""
+        return outputs[:, 0].astype(np.float64) * self.scale + self.center

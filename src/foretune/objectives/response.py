@@ -2,6 +2,10 @@
 
 The prompt goes through the tokenizer's chat template when it has one, otherwise it is followed by a newline. Only response
 tokens, the end token included, carry loss: the mask is built from lengths, never by searching for text.
+
+A causal model holds prompt and response in one length limit. A prompt that is too long loses its beginning: in the loss as
+much as its response needs, in writing as much as ``max_new_tokens`` needs. What is written therefore does not depend on
+whether the right response is known.
 """
 
 from __future__ import annotations
@@ -11,14 +15,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from foretune.errors import DataError
+from foretune.errors import DataError, UsageError
 from foretune.models import Checkpoint
-from foretune.objectives.base import CHUNK, Encoded, Objective, Ragged, pad
+from foretune.objectives.base import Encoded, Objective, Ragged, pad, slices
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
 
@@ -28,7 +33,8 @@ class Response(Objective):
     """Mean negative log-likelihood per response token; greedy decoding.
 
     Attributes:
-        max_new_tokens: longest response to write; 0 = half as long again as the longest in training (set by ``fitted``).
+        max_new_tokens: longest response to write; 0 = half as long again as the longest in training (set by ``fitted``),
+            but for a causal model not beyond half the length limit unless a training response is.
         chat: wrap the prompt in the tokenizer's chat template when it has one.
         separator: what follows the prompt otherwise.
         references: separator between several accepted responses in one row; the first is the one learned.
@@ -45,59 +51,70 @@ class Response(Objective):
     name: ClassVar[str] = "response"
     kinds: ClassVar[tuple[str, ...]] = ("generation",)
 
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 0 or self.references == "":
+            raise UsageError(
+                "`max_new_tokens >= 0` and a separator of references that is not empty must hold, "
+                f"but got max_new_tokens={self.max_new_tokens}, references={self.references!r}."
+            )
+
     def fitted(self, encoded: Encoded, checkpoint: Checkpoint) -> Response:
         assert encoded.responses is not None
-        longest = int(encoded.responses.lengths.max(initial=8))
-        return replace(
-            self,
-            max_new_tokens=self.max_new_tokens or int(np.ceil(1.5 * longest)),
-            seq2seq=checkpoint.family == "encoder-decoder",
-            pad_id=int(checkpoint.tokenizer.pad_token_id or 0),
-        )
+        longest, limit = int(encoded.responses.lengths.max(initial=1)), encoded.limit
+        ample = int(np.ceil(1.5 * max(longest, 8)))
+        new = self.max_new_tokens or (min(ample, max(longest, limit // 2)) if encoded.joined else ample)
+        if encoded.joined and new >= limit:
+            raise UsageError(
+                f"`max_new_tokens` must leave room for a prompt within {limit} tokens, but got {new}. Use less, or a larger "
+                "`--max-length`."
+            )
+        seq2seq = checkpoint.family == "encoder-decoder"
+        return replace(self, max_new_tokens=new, seq2seq=seq2seq, pad_id=int(checkpoint.tokenizer.pad_token_id or 0))
 
     def outputs(self, classes: int) -> int:
         return 0
 
     def encode(self, table: pa.Table, targets: np.ndarray | None, checkpoint: Checkpoint) -> Encoded:
-        tokenizer, limit = checkpoint.tokenizer, checkpoint.ref.max_length
-        seq2seq = checkpoint.family == "encoder-decoder"
-        prompts = [
-            self._prompt(text if pair is None else f"{text}\n{pair}", tokenizer, seq2seq)
-            for text, pair in zip(table["text"].to_pylist(), table["pair"].to_pylist(), strict=True)
-        ]
-        tokens = self._ids(tokenizer, prompts, special=seq2seq or not self._chats(tokenizer), end=seq2seq)
-        labels = table["label"].to_pylist()
-        if any(label is None for label in labels):
-            cut = int((tokens.lengths > limit).sum())
-            tokens = _cut(tokens, np.full(len(tokens), limit), keep_end=not seq2seq)
-            return Encoded(tokens, np.arange(len(tokens) + 1), limit, cut=cut)
-        written = [label if self.references is None else label.split(self.references)[0] for label in labels]
-        responses = self._ids(tokenizer, written, special=False, end=True)
-        room = limit if seq2seq else limit - np.minimum(responses.lengths, limit - 1)
-        cut = int((tokens.lengths > room).sum() + (responses.lengths > limit - 1).sum())
-        tokens = _cut(tokens, np.broadcast_to(room, len(tokens)), keep_end=not seq2seq)
-        responses = _cut(responses, np.full(len(responses), limit - 1), keep_end=False)
-        if not responses.lengths.all():
-            row = int(table["row"][int(np.argmin(responses.lengths))].as_py())
-            raise DataError(f"Every response must hold at least one token, but row {row} has none. Fill it or drop it.")
-        return Encoded(tokens, np.arange(len(tokens) + 1), limit, responses=responses, cut=cut)
+        limit, joined = checkpoint.ref.max_length, checkpoint.family != "encoder-decoder"
+        parts = [self._encode(part, checkpoint) for part in slices(table)]
+        tokens = Ragged.join([prompts for prompts, _ in parts])
+        _require_tokens(tokens, table, "prompt")
+        known = [written for _, written in parts if written is not None]
+        responses = Ragged.join(known) if len(known) == len(parts) else None
+        needed = np.full(len(tokens), self.max_new_tokens)
+        too_long = np.zeros(len(tokens), bool)
+        if responses is not None:
+            _require_tokens(responses, table, "response")
+            too_long = responses.lengths > limit - 1
+            responses = _cut(responses, np.full(len(responses), limit - 1), keep_end=False)
+            needed = np.maximum(needed, responses.lengths)
+        cut = int((too_long | (tokens.lengths > limit - needed * joined)).sum())
+        tokens = _cut(tokens, np.full(len(tokens), limit), keep_end=joined)
+        return Encoded(tokens, np.arange(len(tokens) + 1), limit, responses=responses, cut=cut, joined=joined)
 
     def batch(self, encoded: Encoded, indices: np.ndarray, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         import torch
 
         prompts = [encoded.tokens[i] for i in indices]
-        writing = self._writing_inputs(prompts)
+        writing = self._writing_inputs(prompts, encoded.limit)
         if encoded.responses is None:
             return writing
         responses = [encoded.responses[i] for i in indices]
         if self.seq2seq:
             return {**writing, "labels": pad(responses, IGNORED)}
+        prompts = [p[-(encoded.limit - len(r)) :] for p, r in zip(prompts, responses, strict=True)]
         joined = [np.concatenate([p, r]) for p, r in zip(prompts, responses, strict=True)]
+        masked = [np.concatenate([np.full(len(p), IGNORED), r]) for p, r in zip(prompts, responses, strict=True)]
         input_ids = pad(joined, self.pad_id)
-        labels = pad([np.concatenate([np.full(len(p), IGNORED), r]) for p, r in zip(prompts, responses, strict=True)], IGNORED)
         lengths = torch.tensor([len(j) for j in joined])
         mask = (torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]).long()
-        return {**writing, "input_ids": input_ids, "attention_mask": mask, "labels": labels}
+        return {**writing, "input_ids": input_ids, "attention_mask": mask, "labels": pad(masked, IGNORED)}
+
+    def longest(self, encoded: Encoded) -> int:
+        if not encoded.joined:
+            return super().longest(encoded)
+        writing = min(int(encoded.tokens.lengths.max(initial=0)) + self.max_new_tokens, encoded.limit)
+        return max(super().longest(encoded), writing)
 
     def weight(self, encoded: Encoded, indices: np.ndarray) -> int:
         assert encoded.responses is not None
@@ -137,40 +154,65 @@ class Response(Objective):
         texts = checkpoint.tokenizer.batch_decode(outputs.astype(np.int64), skip_special_tokens=True)
         return [str(text).strip() for text in texts]
 
-    def _writing_inputs(self, prompts: list[np.ndarray]) -> dict[str, torch.Tensor]:
+    def _writing_inputs(self, prompts: list[np.ndarray], limit: int) -> dict[str, torch.Tensor]:
         """Inputs of ``generate``: padded on the left, so that writing starts right after every prompt."""
         import torch
 
+        if not self.seq2seq:
+            prompts = [p[-(limit - self.max_new_tokens) :] for p in prompts]
         ids = pad(prompts, self.pad_id, left=not self.seq2seq)
         lengths = torch.tensor([len(p) for p in prompts])[:, None]
         places = torch.arange(ids.shape[1])[None, :]
         mask = (places < lengths) if self.seq2seq else (places >= ids.shape[1] - lengths)
         return {"prompt_ids": ids, "prompt_mask": mask.long()}
 
-    def _chats(self, tokenizer: object) -> bool:
-        return bool(self.chat and getattr(tokenizer, "chat_template", None))
+    def _encode(self, table: pa.Table, checkpoint: Checkpoint) -> tuple[Ragged, Ragged | None]:
+        """Whole prompts and, where every row has one, whole responses."""
+        tokenizer, seq2seq = checkpoint.tokenizer, checkpoint.family == "encoder-decoder"
+        rows = table.select(["text", "pair", "label"]).to_pylist()
+        prompts = [
+            self._prompt(r["text"] if r["pair"] is None else f"{r['text']}\n{r['pair']}", tokenizer, seq2seq)
+            for r in rows
+        ]
+        tokens = self._ids(tokenizer, prompts, special=seq2seq or not self._chats(tokenizer), end=seq2seq)
+        if table["label"].null_count:
+            return tokens, None
+        first = [r["label"] if self.references is None else r["label"].split(self.references)[0] for r in rows]
+        return tokens, self._ids(tokenizer, first, special=False, end=True)
 
-    def _prompt(self, text: str, tokenizer: object, seq2seq: bool) -> str:
+    def _chats(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        return bool(self.chat and tokenizer.chat_template)
+
+    def _prompt(self, text: str, tokenizer: PreTrainedTokenizerBase, seq2seq: bool) -> str:
         if self._chats(tokenizer):
             turns = [{"role": "user", "content": text}]
-            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))  # type: ignore[attr-defined]
+            return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
         return text if seq2seq else text + self.separator
 
-    def _ids(self, tokenizer: object, texts: list[str], *, special: bool, end: bool) -> Ragged:
-        """Token ids; ``special`` adds what the tokenizer puts in front, ``end`` makes the end token the last one."""
-        eos = tokenizer.eos_token_id  # type: ignore[attr-defined]
-        parts = []
-        for start in range(0, len(texts), CHUNK):
-            chunk = tokenizer(texts[start : start + CHUNK], add_special_tokens=special, return_attention_mask=False)  # type: ignore[operator]
-            sequences = [ids[:-1] if ids and ids[-1] == eos else ids for ids in chunk["input_ids"]]
-            parts.append(Ragged.of([[*ids, eos] if end and eos is not None else ids for ids in sequences]))
-        return Ragged.join(parts)
+    def _ids(self, tokenizer: PreTrainedTokenizerBase, texts: list[str], *, special: bool, end: bool) -> Ragged:
+        """Token ids; ``special`` adds what the tokenizer puts in front, ``end`` makes the end token the last one.
+
+        A tokenizer may close what it opens; then its end token goes, for a prompt is to be continued. A chat template
+        puts in place itself what belongs there.
+        """
+        eos = tokenizer.eos_token_id
+        sequences = tokenizer(texts, add_special_tokens=special, return_attention_mask=False)["input_ids"]
+        if special or end:
+            sequences = [ids[:-1] if ids and ids[-1] == eos else ids for ids in sequences]
+        return Ragged.of([[*ids, eos] if end and eos is not None else ids for ids in sequences])
+
+
+def _require_tokens(ragged: Ragged, table: pa.Table, what: str) -> None:
+    if not ragged.lengths.all():
+        row = int(table["row"][int(np.argmin(ragged.lengths))].as_py())
+        raise DataError(
+            f"Every {what} must hold at least one token, but that of row {row} has none. Fill it or drop it."
+        )
 
 
 def _cut(ragged: Ragged, limits: np.ndarray, *, keep_end: bool) -> Ragged:
-    """Shorten each sequence to its limit; a causal prompt keeps its end, where the question stands."""
+    """Shorten each sequence to its limit, which is at least 1; a causal prompt keeps its end, where the question stands."""
     if (ragged.lengths <= limits).all():
         return ragged
     rows = (ragged[i] for i in range(len(ragged)))
-    kept = [row[len(row) - limit :] if keep_end and len(row) > limit else row[:limit] for row, limit in zip(rows, limits, strict=True)]
-    return Ragged.of([row.tolist() for row in kept])
+    return Ragged.of([row[-limit:] if keep_end else row[:limit] for row, limit in zip(rows, limits, strict=True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,13 +12,17 @@ from typing import Any
 
 from foretune.errors import ResourceError, UsageError
 from foretune.models import Checkpoint, open_checkpoint
-from foretune.objectives import for_kind
+from foretune.models.network import require_memory
+from foretune.objectives import OBJECTIVES
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
+from foretune.pipeline.settings import as_run, objective_of, run_config
 from foretune.recommenders import Situation
 from foretune.recommenders import plan as make_plan
-from foretune.records import ModelRef, Part, Plan, RunConfig, Schedule, Seeds
+from foretune.records import ModelRef, Part, Plan, RunConfig
+from foretune.registry import find
 from foretune.tasks import Draw, Task, audit, draw
 from foretune.tasks.describe import card
+from foretune.training.precision import machine_precision
 from foretune.training.probe import Probe, probe
 from foretune.tuners import TUNERS
 from foretune.tuners import make as make_tuner
@@ -31,8 +36,8 @@ class Draft:
 
     Attributes:
         task: opened, with its notes.
-        plan: the recommendation, with what it rests on.
-        config: the plan with the user's own options over it: what ``train`` gets.
+        plan: the recommendation with the user's own options over its best, and what it rests on.
+        config: what ``train`` gets: the best of ``plan`` on these rows with this model.
         probe: what a few steps on this machine took; None when none were run.
         notes: about the budget, one sentence each.
     """
@@ -53,19 +58,43 @@ class Draft:
         }
 
 
-def recommend(task: Task | str | os.PathLike[str], *, model: str = "demo", budget: str | None = None, **options: Any) -> Plan:
-    """The ranked plan for ``task``; trains nothing. Options are those of ``tune``.
+def recommend(
+    task: Task | str | os.PathLike[str], *, model: str = "demo", budget: str | None = None, **options: Any
+) -> Plan:
+    """The ranked plan for ``task``; trains nothing but a few steps, to time them. Options are those of ``tune``.
 
     Raises:
         ForetuneError: the task, the model or an option cannot be.
     """
     asked = make_options({"model": model, **({"budget": budget} if budget else {}), **options})
-    return prepare_plan(task, asked).plan
+    return prepare_plan(task, asked, measure=True).plan
+
+
+def check_method(options: TuneOptions) -> None:
+    """Refuse a tuner, a tuner's option or an objective that does not exist: no file need be read for that.
+
+    Raises:
+        UsageError: with the nearest name there is.
+    """
+    if options.tuner is not None:
+        make_tuner(Part(options.tuner, options.option))
+    if options.objective is not None:
+        find("objective", options.objective, OBJECTIVES)
 
 
 def open_task(source: Task | str | os.PathLike[str], options: TuneOptions) -> Task:
-    """The task that ``source`` names, read as ``options`` say."""
+    """The task that ``source`` names, read as ``options`` say.
+
+    Raises:
+        UsageError: ``source`` is open already, and an option says how to read it.
+        DataError: the data break a rule.
+    """
     if isinstance(source, Task):
+        late = [name for name in options.given() if name in READING]
+        if late:
+            raise UsageError(
+                f"`{late[0]}` says how a file is read, but the task is open already. Give it to `Task.from_csv`."
+            )
         return source
     ood: dict[str, str] = {}
     for item in options.ood:
@@ -74,96 +103,131 @@ def open_task(source: Task | str | os.PathLike[str], options: TuneOptions) -> Ta
             raise UsageError(f"Two out-of-domain sets are called `{name}`. Name them apart: `--ood {path}:other-name`.")
         ood[name] = path
     asked = {name: getattr(options, name) or None for name in _COLUMNS}
-    choices = options.choices[0] if len(options.choices) == 1 else list(options.choices) or None
+    choices = options.choices[0] if len(options.choices) == 1 else options.choices or None
     return Task.from_source(os.fspath(source), **asked, choices=choices, ood=ood, data_dir=options.data_dir)
 
 
 _COLUMNS = ("text", "pair", "label", "prompt", "response", "kind", "metric", "dev", "test")
+READING = (*_COLUMNS, "choices", "ood", "data_dir")
+"""The options that say how a source is read, and nothing once it is open."""
 
 
 def prepare_plan(
-    source: Task | str | os.PathLike[str], options: TuneOptions, say: Say = lambda line: None, spent: float = 0.0
+    source: Task | str | os.PathLike[str],
+    options: TuneOptions,
+    *,
+    plan: Plan | None = None,
+    measure: bool = False,
+    say: Say = lambda line: None,
+    began: float | None = None,
 ) -> Draft:
-    """Open everything, ask the recommender, measure a few steps, and lay the user's options over the answer.
+    """Open everything, ask the recommender, and lay the user's options over its answer.
 
     Args:
+        plan: what to run; None asks the recommender.
+        measure: time a few steps on this machine, which loads the model once more. A budget always does.
         say: told what was detected.
-        spent: seconds of the budget that are gone already.
+        began: when the budget began to run, on the monotonic clock; None is now.
 
     Raises:
         ForetuneError: the task, the model or an option cannot be, or the memory or the budget is not enough.
     """
+    began = time.monotonic() if began is None else began
+    check_method(options)
     task = open_task(source, options)
     for line in task.describe_schema():
         say(line)
-    rows = draw(
+    rows = draw_rows(task, options)
+    findings = described(task, rows)
+    for line in findings:
+        say(line)
+    task = replace(task, notes=(*task.notes, *findings))
+    say(_about_rows(rows, task))
+    objective = objective_of(task, options, plan)
+    checkpoint = open_checkpoint(_model(options), task.schema.kind)
+    require_memory(checkpoint.parameters * 4, f"The weights of `{options.model}`")
+    situation = _situation(task, rows, checkpoint, objective, options)
+    asked = plan or _ask(situation)
+    config = run_config(task, checkpoint.ref, asked, options, len(rows.train))
+    make_tuner(config.tuner)
+    draft = Draft(task, as_run(asked, config, options), config)
+    if options.budget is None and not measure:
+        return draft
+    draft = replace(draft, probe=probe(config, task))
+    if options.budget is not None:
+        draft = _fitted(draft, None if plan else situation, options, len(rows.train), began)
+    return _expecting(draft)
+
+
+def draw_rows(task: Task, options: TuneOptions) -> Draw:
+    """The rows that ``options`` ask for."""
+    return draw(
         task,
         shots=options.shots,
         dev_fraction=options.dev_fraction,
         test_fraction=options.test_fraction,
         seed=options.seed,
     )
-    findings = (*rows.notes, *audit(rows).sentences())
-    for line in findings:
-        say(line)
-    task = replace(task, notes=(*task.notes, *findings))
-    checkpoint = open_checkpoint(_model(options), task.schema.kind)
-    situation = _situation(task, rows, checkpoint, options)
-    plan = make_plan(situation)
-    config = _config(task, checkpoint, plan, options, len(rows.train))
-    make_tuner(config.tuner)
-    say(_about_rows(rows, task))
-    return _measured(Draft(task, plan, config), situation, options, len(rows.train), spent)
 
 
-def _measured(draft: Draft, situation: Situation, options: TuneOptions, rows: int, spent: float) -> Draft:
-    """The draft with seconds and bytes; where there is a budget, with as many steps as fit it."""
-    from foretune.models.network import require_memory
+def described(task: Task, rows: Draw) -> tuple[str, ...]:
+    """What a reader should know of the rows: what was left out, what contradicts, what leaks, with row numbers.
 
-    measured = probe(draft.config, draft.task)
-    require_memory(measured.bytes, "Training this model with this batch would")
-    budget = parse_budget(options.budget)
-    notes: tuple[str, ...] = ()
-    plan, config = draft.plan, draft.config
-    if budget is not None:
-        evaluations = config.schedule.evaluations * measured.evaluated * measured.example_seconds
-        left = budget - spent - 2 * measured.setup_seconds - evaluations - measured.reserve()
-        if left <= measured.step_seconds:
-            raise ResourceError(
-                f"The budget of {budget:.0f} s does not hold one training step: {spent + measured.setup_seconds:.0f} s are spent, "
-                f"loading, evaluation and floors need {budget - spent - left:.0f} s more. Give a larger `--budget`."
-            )
-        planned = make_plan(replace(situation, budget_seconds=left, seconds_per_step=measured.step_seconds))
-        fitted = _config(draft.task, None, planned, options, rows, draft.config)
-        if fitted.schedule.steps < config.schedule.steps:
-            notes += (
-                f"The budget of {budget:.0f} s leaves time for {fitted.schedule.steps} steps, not the "
-                f"{config.schedule.steps} that would be recommended.",
-            )
-        elif fitted.schedule.steps * measured.step_seconds > left:
-            notes += (
-                f"{fitted.schedule.steps} steps take about {fitted.schedule.steps * measured.step_seconds:.0f} s, but "
-                f"{left:.0f} s are left: training will stop when they are over.",
-            )
-        plan, config = planned, fitted
-    best = replace(
-        plan.best,
-        seconds=measured.total(config.schedule.steps, config.schedule.evaluations),
-        bytes=measured.bytes,
-    )
-    return replace(
-        draft, plan=replace(plan, ranked=(best, *plan.ranked[1:])), config=config, probe=measured, notes=notes
-    )
+    Copies within train are in ``rows.notes`` already: they are not drawn.
+    """
+    found = audit(task)
+    copies = {split: groups for split, groups in found.duplicates.items() if split != "train"}
+    return (*rows.notes, *replace(found, duplicates=copies).sentences())
 
 
-def _situation(task: Task, rows: Draw, checkpoint: Checkpoint, options: TuneOptions) -> Situation:
+def _fitted(draft: Draft, situation: Situation | None, options: TuneOptions, rows: int, began: float) -> Draft:
+    """The draft with as many steps as the budget holds; without ``situation`` its own plan stays, and is warned of."""
+    budget, measured, config = parse_budget(options.budget), draft.probe, draft.config
+    assert budget is not None
+    assert measured is not None
+    wanted = config.schedule.steps
+    spent, around = time.monotonic() - began, measured.total(0, config.schedule.evaluations)
+    left = budget - spent - around
+    if left <= measured.step_seconds:
+        raise ResourceError(
+            f"The budget of {budget:g} s does not hold one training step: {spent:.1f} s are spent, "
+            f"and loading, evaluation and floors need {around:.1f} s more. "
+            f"Give `--budget {math.ceil(budget - left + 1 + 20 * measured.step_seconds)}s` or more."
+        )
+    if situation is not None:
+        timed = replace(situation, budget_seconds=left, seconds_per_step=measured.step_seconds)
+        plan = _ask(timed)
+        config = run_config(draft.task, config.model, plan, options, rows)
+        draft = replace(draft, plan=as_run(plan, config, options), config=config)
+    steps = config.schedule.steps
+    note = ""
+    if steps < wanted:
+        note = f"The budget of {budget:g} s leaves time for {steps} steps, not the {wanted} that would be recommended."
+    elif steps * measured.step_seconds > left:
+        note = (
+            f"{steps} steps take about {steps * measured.step_seconds:.0f} s, but {left:.0f} s of the budget are left "
+            "for them: training will stop when they are over."
+        )
+    return replace(draft, notes=(*draft.notes, note)) if note else draft
+
+
+def _expecting(draft: Draft) -> Draft:
+    """The draft whose best says what it should take on this machine."""
+    measured, schedule = draft.probe, draft.config.schedule
+    assert measured is not None
+    seconds = measured.total(schedule.steps, schedule.evaluations)
+    best = replace(draft.plan.best, seconds=seconds, bytes=measured.bytes)
+    return replace(draft, plan=replace(draft.plan, ranked=(best, *draft.plan.ranked[1:])))
+
+
+def _situation(task: Task, rows: Draw, checkpoint: Checkpoint, objective: Part, options: TuneOptions) -> Situation:
     sizes = {"train": len(rows.train), "dev": len(rows.dev), "test": len(rows.test)}
     return Situation(
         card=card(task.name, task.schema, rows.train, sizes),
         family=checkpoint.family,
         parameters=checkpoint.parameters,
         methods=TUNERS,
-        objective=Part(options.objective or for_kind(task.schema.kind)),
+        objective=objective,
         tuner=options.tuner,
     )
 
@@ -178,46 +242,6 @@ def _model(options: TuneOptions) -> ModelRef:
     )
 
 
-_SCHEDULE = (
-    "lr", "head_lr", "batch_size", "micro_batch", "weight_decay", "warmup", "decay", "evaluations", "patience", "precision",
-)  # fmt: skip
-
-
-def _config(
-    task: Task,
-    checkpoint: Checkpoint | None,
-    plan: Plan,
-    options: TuneOptions,
-    rows: int,
-    before: RunConfig | None = None,
-) -> RunConfig:
-    """The best of ``plan`` with every option that the user gave laid over it."""
-    best = plan.best
-    asked = {name: value for name in _SCHEDULE if (value := getattr(options, name)) is not None}
-    if options.clip is not None:
-        asked["clip"] = options.clip or None
-    schedule: Schedule = replace(best.schedule, **asked)
-    if options.steps is not None:
-        schedule = replace(schedule, steps=options.steps)
-    elif options.epochs is not None:
-        schedule = replace(schedule, steps=max(1, math.ceil(options.epochs * math.ceil(rows / schedule.batch_size))))
-    schedule = replace(schedule, evaluations=min(schedule.evaluations, schedule.steps))
-    objective = best.objective
-    if task.schema.references and objective.name == "response":
-        objective = Part(objective.name, {**objective.options, "references": task.schema.references})
-    assert checkpoint is not None or before is not None
-    return RunConfig(
-        model=checkpoint.ref if checkpoint is not None else before.model,  # type: ignore[union-attr]
-        task=replace(
-            task.ref, shots=options.shots, dev_fraction=options.dev_fraction, test_fraction=options.test_fraction
-        ),
-        tuner=Part(best.tuner.name, {**best.tuner.options, **options.option}),
-        objective=objective,
-        schedule=schedule,
-        seeds=Seeds.all(options.seed),
-    )
-
-
 def _named(item: str) -> tuple[str, str]:
     """``path`` and name of ``path:name``; a path that exists is never split, nor a drive letter."""
     path, colon, name = item.rpartition(":")
@@ -229,3 +253,17 @@ def _named(item: str) -> tuple[str, str]:
 def _about_rows(rows: Draw, task: Task) -> str:
     counts = f"{len(rows.train)} rows train, {len(rows.dev)} select (dev), {len(rows.test)} test"
     return counts + "".join(f", {len(table)} test out of domain ({name})" for name, table in task.ood.items()) + "."
+
+
+def _ask(situation: Situation) -> Plan:
+    """What the recommender says, in the number format that this machine multiplies fastest."""
+    plan = make_plan(situation)
+    precision = machine_precision()
+    ranked = tuple(replace(r, schedule=replace(r.schedule, precision=precision)) for r in plan.ranked)
+    if precision == "fp32":
+        return plan
+    return replace(
+        plan,
+        ranked=ranked,
+        evidence=(*plan.evidence, f"Training multiplies in {precision}: this machine does so natively."),
+    )

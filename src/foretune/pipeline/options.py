@@ -5,13 +5,23 @@ None means "not asked": the task, the checkpoint or the recommender decides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from foretune.errors import UsageError
+from foretune.records import KINDS
 from foretune.registry import did_you_mean
+
+_POSITIVE = ("lr", "head_lr", "epochs", "steps", "batch_size", "micro_batch", "evaluations", "patience", "shots")
+_CHOICES = {
+    "kind": KINDS,
+    "decay": ("linear", "cosine", "constant"),
+    "precision": ("fp32", "bf16"),
+    "pooling": ("cls", "mean", "last", "eos"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,20 +84,25 @@ class TuneOptions:
     budget: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lr", "head_lr", "epochs", "steps", "batch_size", "micro_batch", "evaluations", "patience", "shots"):
+        for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"`{_flag(name)}` must be greater than 0, but got {value}.")
-        for name, low, high in (("dev_fraction", 0, 0.9), ("test_fraction", 0, 0.9), ("warmup", 0, 1)):
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"`{flag(name)}` must be greater than 0 and finite, but got {value}.")
+        for name in ("weight_decay", "clip"):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"`{_flag(name)}` must lie in [{low}, {high}], but got {value}.")
-        for name, known in (("decay", ("linear", "cosine", "constant")), ("precision", ("fp32", "bf16"))):
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"`{flag(name)}` must be 0 or more and finite, but got {value}.")
+        for name, high in (("dev_fraction", 0.9), ("test_fraction", 0.9), ("warmup", 1)):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= high:
+                raise UsageError(f"`{flag(name)}` must lie in [0, {high}], but got {value}.")
+        for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in known:
-                raise UsageError(f"`{_flag(name)}` must be one of {', '.join(known)}, but got `{value}`.")
+                hint = did_you_mean(value, known)
+                raise UsageError(f"`{flag(name)}` must be one of {', '.join(known)}, but got `{value}`.{hint}")
         if self.steps is not None and self.epochs is not None:
-            raise UsageError(f"Give `--steps` or `--epochs`, not both: got {self.steps} steps and {self.epochs} epochs.")
+            raise UsageError(f"Give `--steps` or `--epochs`, not both, but got {self.steps} and {self.epochs:g}.")
         if self.max_length is not None and self.max_length < 4:
             raise UsageError(f"`--max-length` must be at least 4 tokens, but got {self.max_length}.")
         parse_budget(self.budget)
@@ -130,7 +145,7 @@ def make_options(values: Mapping[str, Any]) -> TuneOptions:
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, UsageError):
             raise cause from error
-        name = _flag(str(first["loc"][0])) if first["loc"] else "options"
+        name = flag(str(first["loc"][0])) if first["loc"] else "options"
         raise UsageError(f"`{name}` does not fit: {first['msg'].lower()}, but got `{first['input']}`.") from error
 
 
@@ -200,5 +215,10 @@ def _is_float(text: str) -> bool:
     return "e" in text.lower()
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """How the command line spells a field.
+
+    >>> flag("dev_fraction")
+    '--dev-fraction'
+    """
     return "--" + name.replace("_", "-")

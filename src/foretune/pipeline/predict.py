@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,27 +39,41 @@ def predict(
     return found.select(["row", "prediction", "probability", "probabilities"])
 
 
-def write(table: pa.Table, out: Path | None, as_json: bool = False) -> None:
-    """Write predictions to a file by its ending, or to stdout as CSV or JSON Lines.
+def check_out(out: Path | None) -> None:
+    """Refuse a file name whose ending says no format, before a model is loaded for it.
 
     Raises:
-        UsageError: an ending that is none of ``FORMATS``. StoreError: the file cannot be written.
+        UsageError: an ending that is none of ``FORMATS``.
     """
+    if out is not None and out.suffix.lower() not in FORMATS:
+        raise UsageError(f"Predictions are written as {', '.join(FORMATS)}, but `{out}` has none of these endings.")
+
+
+def write(table: pa.Table, out: Path | None, as_json: bool = False) -> None:
+    """Write predictions to a file by its ending, or to stdout as CSV or JSON Lines, in UTF-8 wherever they go.
+
+    Raises:
+        UsageError: see ``check_out``. StoreError: the file cannot be written.
+    """
+    check_out(out)
     if out is None:
-        sys.stdout.write(_lines(table) if as_json else _csv(table))
+        sys.stdout.flush()
+        sys.stdout.buffer.write((_lines(table) if as_json else _csv(table)).encode())
+        sys.stdout.buffer.flush()
         return
-    if out.suffix not in FORMATS:
-        raise UsageError(f"Predictions are written as {', '.join(FORMATS)}, but `{out}` ends in `{out.suffix}`.")
+    kind = out.suffix.lower()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         new = out.with_name(out.name + ".new")
-        if out.suffix == ".parquet":
+        if kind == ".parquet":
             pq.write_table(table, new)
         else:
-            new.write_text(_csv(table) if out.suffix == ".csv" else _lines(table), encoding="utf-8", newline="")
+            new.write_bytes((_csv(table) if kind == ".csv" else _lines(table)).encode())
         os.replace(new, out)
     except OSError as error:
-        raise StoreError(f"`{out}` cannot be written: {error.strerror or error}.") from error
+        raise StoreError(
+            f"`{out}` cannot be written: {error.strerror or error}. Free some space, or give another `--out`."
+        ) from error
 
 
 def _lines(table: pa.Table) -> str:
@@ -66,12 +81,8 @@ def _lines(table: pa.Table) -> str:
 
 
 def _csv(table: pa.Table) -> str:
-    import csv
-    import io
-
     held = io.StringIO()
-    writer = csv.writer(held)
-    writer.writerow(["row", "prediction", "probability"])
-    rows: list[dict[str, Any]] = table.to_pylist()
-    writer.writerows([row["row"], row["prediction"], row["probability"]] for row in rows)
+    writer = csv.DictWriter(held, ("row", "prediction", "probability"), extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.to_pylist())
     return held.getvalue()

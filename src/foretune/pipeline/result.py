@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -11,11 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretune.errors import StoreError
+from foretune.errors import StoreError, UsageError
+from foretune.pipeline.request import read_plan
 from foretune.records import Plan, RunRecord
 from foretune.report import compare, page, sentences
 from foretune.report.predictions import rows
 from foretune.store.folder import read_run
+from foretune.tasks.checks import check_texts
 from foretune.tasks.schema import SPLIT_COLUMNS
 from foretune.training.predictor import Predictor
 
@@ -67,7 +68,10 @@ class Result:
         Returns:
             one dict per row: ``prediction``, ``probability`` and ``probabilities`` (None where the kind has none).
         """
-        found = self.predictor(table_of(texts))
+        table = table_of(texts)
+        if not len(table):
+            return []
+        found = self.predictor(table)
         return list(found.select(["prediction", "probability", "probabilities"]).to_pylist())
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -104,23 +108,26 @@ def load(folder: str | os.PathLike[str], model: str | None = None) -> Result:
     return Result(record, path, read_plan(path), model)
 
 
-def read_plan(folder: Path) -> Plan | None:
-    """``plan.json`` of a run folder, None where there is none."""
-    path = folder / "plan.json"
-    return Plan.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
-
-
 def table_of(texts: Iterable[str | Mapping[str, Any]]) -> pa.Table:
-    """Texts or mappings as a table with ``SPLIT_COLUMNS`` and no labels."""
+    """Texts or mappings as a table with ``SPLIT_COLUMNS`` and no labels.
+
+    Raises:
+        UsageError: one text in place of a list of them, or a mapping without ``text``.
+        DataError: an empty text.
+
+    >>> table_of(["good", {"text": "bad", "pair": "worse"}])["pair"].to_pylist()
+    [None, 'worse']
+    """
     import pyarrow as pa
 
-    plain = [{"text": row} if isinstance(row, str) else dict(row) for row in texts]
-    return pa.Table.from_pylist(
-        [
-            {"row": i, "text": row["text"], "pair": row.get("pair"), "choices": row.get("choices"), "label": None}
-            for i, row in enumerate(plain, 1)
-        ],
-        schema=SPLIT_COLUMNS,
-    )
-
-
+    if isinstance(texts, str | Mapping):
+        raise UsageError(f"`predict` takes a list of texts, but got a {type(texts).__name__}. Write `predict([text])`.")
+    rows = []
+    for i, row in enumerate(texts, 1):
+        given = {"text": row} if isinstance(row, str) else dict(row)
+        if not isinstance(given.get("text"), str):
+            raise UsageError(f"Every row needs a `text`, but row {i} has {', '.join(map(str, given)) or 'nothing'}.")
+        rows.append({name: given.get(name) for name in ("text", "pair", "choices")} | {"row": i, "label": None})
+    table = pa.Table.from_pylist(rows, schema=SPLIT_COLUMNS)
+    check_texts(table, "predict")
+    return table

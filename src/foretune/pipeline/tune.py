@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from foretune.errors import ForetuneError, Interrupted, StoreError, UsageError
-from foretune.pipeline.draft import Draft, open_task, prepare_plan
+from foretune.pipeline import request as requests
+from foretune.pipeline.draft import READING, Draft, check_method, described, draw_rows, open_task, prepare_plan
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
-from foretune.pipeline.result import Result, read_plan
-from foretune.records import Plan, RunConfig, RunRecord, digest
+from foretune.pipeline.result import Result
+from foretune.records import Plan, RunRecord, digest
 from foretune.report import markdown, page
-from foretune.store.folder import read_run
+from foretune.store.folder import RUN_FILE, read_run
 from foretune.store.journal import JournalStore, default_folder
 from foretune.tasks import Task
 from foretune.training.progress import Progress
 from foretune.training.run import train
 
-REQUEST = "request.json"
 Say = Callable[[str], None]
+
+LEAST_SECONDS = 1.0
+"""Of training, however little a budget leaves on a second start: a run that goes on takes a step at least."""
 
 
 def tune(
@@ -45,10 +46,10 @@ def tune(
 
     Args:
         task: an opened task, or what ``Task.from_source`` takes.
-        plan: from ``recommend``; its best is run. None asks the recommender.
+        plan: from ``recommend``; its best is run, with the options over it. None asks the recommender.
         out: the run folder; default ``runs/<task>-<tuner>-<identity of the request>``.
         options: everything that can be asked; instead of it, the fields of ``TuneOptions`` as keyword arguments.
-        overwrite: remove another run from ``out``.
+        overwrite: remove another run from ``out``, once the new one is known to be possible.
         remember: append the record to the local store.
         progress, say: told of steps and of what was detected.
 
@@ -59,52 +60,75 @@ def tune(
     if options is not None and asked:
         raise UsageError(f"Give `options` or keyword arguments, not both: got {', '.join(asked)}.")
     options = options or make_options(asked)
+    check_method(options)
     opened = open_task(task, options)
     request = {"task": opened.fingerprint, "options": options.given(), "plan": plan.to_json() if plan else None}
-    folder = Path(out) if out is not None else _default_folder(opened, options, request)
-    found = _found(folder, request, overwrite)
+    folder = Path(out) if out is not None else default_out(opened, options, request)
+    found = requests.found(folder, request, overwrite)
     if found is not None and found.status == "ok":
         say(f"`{folder}` holds this very run, finished: nothing to do. Use `--overwrite` to run it again.")
-        return Result(found, folder, read_plan(folder))
+        if not (folder / page.PAGE).exists():
+            _write_up(folder, found)
+        return Result(found, folder, requests.read_plan(folder))
     if found is not None:
-        config, kept = found.config, read_plan(folder)
-        say(f"`{folder}` holds this run, {found.status} after {found.steps_done} steps or more: going on.")
+        say(f"`{folder}` holds this run, {_state(found)}: going on.")
+        draft = _kept(opened, options, found, folder)
     else:
-        draft = _draft(opened, options, plan, say, time.monotonic() - began)
-        config, kept, opened = draft.config, draft.plan, draft.task
+        draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began)
         for note in draft.notes:
             say(note)
-        opened = replace(opened, notes=(*opened.notes, *draft.notes))
-        _write_request(folder, request, kept)
+        draft = replace(draft, task=replace(draft.task, notes=(*draft.task.notes, *draft.notes)))
+        requests.begin(folder, request, draft.plan)
+    record = _train(draft, folder, progress, _deadline(draft, options, began), remember, say)
+    _write_up(folder, record)
+    return Result(record, folder, draft.plan)
+
+
+def default_out(task: Task, options: TuneOptions, request: dict[str, Any]) -> Path:
+    """``runs/<task>-<tuner>-<identity of the request>``: the same command finds its folder again."""
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in task.name)[:40] or "task"
+    return Path("runs") / f"{name}-{options.tuner or 'recommended'}-{digest(request, 8)}"
+
+
+def _opened(options: TuneOptions) -> TuneOptions:
+    """``options`` without those that have been read to open the task."""
+    blank = TuneOptions()
+    return replace(options, **{name: getattr(blank, name) for name in READING})
+
+
+def _kept(task: Task, options: TuneOptions, found: RunRecord, folder: Path) -> Draft:
+    """The draft of an unfinished run: its own config and notes, so that it ends as it would have."""
+    plan = requests.read_plan(folder)
+    if plan is None:
+        raise StoreError(f"`{folder}` has lost its {requests.PLAN}. Restore it, or begin anew with `--overwrite`.")
+    notes = found.notes or (*task.notes, *described(task, draw_rows(task, options)))
+    return Draft(replace(task, notes=notes), plan, found.config)
+
+
+def _state(found: RunRecord) -> str:
+    return {"running": "unfinished", "stopped": "stopped"}.get(found.status, f"{found.status} ({found.error})")
+
+
+def _deadline(draft: Draft, options: TuneOptions, began: float) -> float | None:
+    """Seconds that the loop may take: what the budget leaves beside loading, the last evaluation and the floors."""
     budget = parse_budget(options.budget)
-    record = _train(config, opened, folder, progress, options, remember, say, budget, began)
-    _write_card(folder, record)
-    page.write(folder)
-    return Result(record, folder, kept)
+    if budget is None:
+        return None
+    left = budget - (time.monotonic() - began)
+    around = draft.probe.setup_seconds + draft.probe.reserve() if draft.probe else 0.1 * left
+    return max(LEAST_SECONDS, left - around)
 
 
 def _train(
-    config: RunConfig,
-    task: Task,
-    folder: Path,
-    progress: Progress | None,
-    options: TuneOptions,
-    remember: bool,
-    say: Say,
-    budget: float | None,
-    began: float,
+    draft: Draft, folder: Path, progress: Progress | None, deadline: float | None, remember: bool, say: Say
 ) -> RunRecord:
-    left = None if budget is None else max(1.0, 0.9 * (budget - (time.monotonic() - began)))
     try:
-        return train(
-            config, task=task, folder=folder, data_dir=options.data_dir, progress=progress, deadline_seconds=left
-        )
+        return train(draft.config, task=draft.task, folder=folder, progress=progress, deadline_seconds=deadline)
     except (Interrupted, KeyboardInterrupt) as stop:
-        raise Interrupted(
-            f"{stop or 'Stopped before the first step.'} The state is kept in `{folder}`: the same command goes on."
-        ) from stop
+        said = str(stop) or "Stopped."
+        raise Interrupted(f"{said} What is done is kept in `{folder}`: the same command goes on.") from stop
     finally:
-        if remember:
+        if remember and (folder / RUN_FILE).exists():
             _remember(folder, say)
 
 
@@ -118,58 +142,6 @@ def _remember(folder: Path, say: Say) -> None:
         say(f"The run was not added to the local store: {error}")
 
 
-def _draft(task: Task, options: TuneOptions, plan: Plan | None, say: Say, spent: float) -> Draft:
-    draft = prepare_plan(task, options, say, spent)
-    if plan is None:
-        return draft
-    best = plan.best
-    config = replace(draft.config, tuner=best.tuner, objective=best.objective, schedule=best.schedule)
-    return replace(draft, plan=plan, config=config)
-
-
-def _default_folder(task: Task, options: TuneOptions, request: dict[str, Any]) -> Path:
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in task.name)[:40] or "task"
-    return Path("runs") / f"{name}-{options.tuner or 'recommended'}-{digest(request, 8)}"
-
-
-def _found(folder: Path, request: dict[str, Any], overwrite: bool) -> RunRecord | None:
-    """The record of the same request in ``folder``; None when the folder is free.
-
-    Raises:
-        UsageError: the folder holds something else and ``overwrite`` was not said.
-    """
-    if not folder.exists() or not any(folder.iterdir()):
-        return None
-    if not folder.is_dir() or not (folder / REQUEST).exists():
-        raise UsageError(f"`{folder}` holds files that are not a run of foretune. Give another folder with `--out`.")
-    if overwrite:
-        shutil.rmtree(folder)
-        return None
-    before = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-    if before != json.loads(json.dumps(request)):
-        raise UsageError(
-            f"`{folder}` holds another run ({_difference(before, request)}). "
-            "Give another folder with `--out`, or begin anew there with `--overwrite`."
-        )
-    return read_run(folder) if (folder / "run.json").exists() else None
-
-
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    if before.get("task") != now["task"]:
-        return "the data differ"
-    old, new = before.get("options", {}), json.loads(json.dumps(now["options"]))
-    parts = [f"`{k}` was {old.get(k, 'not given')}, is {new.get(k, 'not given')}" for k in {*old, *new} if old.get(k) != new.get(k)]
-    return "; ".join(sorted(parts)) or "the plan differs"
-
-
-def _write_request(folder: Path, request: dict[str, Any], plan: Plan) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.json").write_text(json.dumps(plan.to_json(), indent=2), encoding="utf-8")
-        (folder / REQUEST).write_text(json.dumps(request, indent=2), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"The run folder `{folder}` cannot be written: {error.strerror or error}.") from error
-
-
-def _write_card(folder: Path, record: RunRecord) -> None:
-    (folder / "adapter" / "README.md").write_text(markdown.card(record), encoding="utf-8")
+def _write_up(folder: Path, record: RunRecord) -> None:
+    requests.write_text(folder / "adapter" / "README.md", markdown.card(record))
+    page.write(folder)

@@ -47,7 +47,7 @@ def card(record: RunRecord, verdict: Sequence[str] = ()) -> str:
         f"## How to use it\n\n```python\n{load_and_predict(record.config)}```",
         f"## Limits\n\n{_limits(record)}",
         f"## Cost\n\n{_cost(record)}",
-        f"Run `{record.digest}`, written by [foretune](https://pypi.org/project/foretune/).",
+        f"Run `{record.digest}` of foretune.",
     ]
     return "\n\n".join(parts) + "\n"
 

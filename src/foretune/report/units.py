@@ -195,7 +195,7 @@ def seconds(value: float) -> str:
 
 
 def flops(value: float) -> str:
-    """Floating-point operations with the prefix in words' reach.
+    """Floating-point operations with a decimal prefix.
 
     >>> flops(4.51e13).replace(NBSP, " "), flops(0).replace(NBSP, " ")
     ('45.1 TFLOP', '0 FLOP')

@@ -217,9 +217,9 @@ def train(model: nn.Module, batch: Mapping[str, torch.Tensor], tuner: Tuner, ste
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)
     for step in range(1, steps + 1):
-        rows = text_rows = model(**batch).logits
-        loss = torch.nn.functional.cross_entropy(rows.flatten(0, -2), text_rows.new_zeros(rows[..., 0].numel()).long())
-        loss.backward()  # type: ignore[no-untyped-call]
+        rows = model(**batch).logits.flatten(0, -2)
+        loss = torch.nn.functional.cross_entropy(rows, torch.zeros(len(rows), dtype=torch.long))
+        loss.backward()
         optimizer.step()
         tuner.after_step(model, step)
         optimizer.zero_grad()

@@ -6,15 +6,25 @@ They prove plumbing, not accuracy. Equal arguments give equal weights; no file a
 from __future__ import annotations
 
 import copy
+import itertools
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from foretune.models.network import quiet
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = 40
 PADDING = 0
+WORDS = tuple("good nice fine great bad poor sad awful the film was food a very and it one two three four".split())
+"""What the toys' tokenizer knows besides its three special tokens; the first four are kind, the next four are not."""
+
+CHAT = "{{ bos_token }}{% for turn in messages %}a {{ turn['content'] }} {% endfor %}the"
+"""A chat template in words of the toys: it opens with the start token and ends where the answer begins."""
+
 LENGTH = 32
 """Positions of the models that have a table of them (RoBERTa's usable ones: one less)."""
 
@@ -88,6 +98,89 @@ def batch(
     made = {"input_ids": ids, "attention_mask": (places < ends).long()}
     if type(model).__name__.endswith("ForConditionalGeneration"):
         made["decoder_input_ids"] = ids[:, :3].clone()
+    return made
+
+
+def tokenizer(name: str, chat: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words for the toy ``name``, with the special tokens where its family has them.
+
+    Ids 0, 1 and 2 are padding, start and end at once, and unknown.
+
+    >>> tokenizer("bert")("good film")["input_ids"], tokenizer("llama")("good film")["input_ids"]
+    ([1, 3, 12, 1], [1, 3, 12])
+    """
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    known = {word: i for i, word in enumerate(("[PAD]", "</s>", "[UNK]", *WORDS))}
+    words = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    single, pair = {
+        "encoder": ("</s> $A </s>", "</s> $A </s> $B:1 </s>:1"),
+        "decoder": ("</s> $A", "</s> $A $B:1"),
+        "t5": ("$A </s>", "$A </s> $B:1 </s>:1"),
+    }["encoder" if name in ENCODERS else "decoder" if name in DECODERS else "t5"]
+    words.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[("</s>", 1)])
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", bos_token="</s>", eos_token="</s>", unk_token="[UNK]"
+    )
+    made.model_input_names = ["input_ids", *(["token_type_ids"] if name == "bert" else []), "attention_mask"]
+    made.chat_template = CHAT if chat else None
+    return made
+
+
+def checkpoint(folder: Path, name: str, *, chat: bool = False, seed: int = 0, **settings: Any) -> Path:
+    """Save the toy ``name`` as a pretrained checkpoint: weights of the language model, configuration, tokenizer.
+
+    Args:
+        folder: where to; created.
+        name: one of ``ARCHITECTURES``.
+        chat: the tokenizer has a chat template.
+        seed: of the weights.
+        settings: fields of the configuration to be set otherwise, such as ``hidden_dropout_prob=0.1``.
+
+    Returns:
+        ``folder``.
+    """
+    import torch
+    import transformers
+
+    made = copy.deepcopy(config(name))
+    made.update(settings)
+    auto = transformers.AutoModelForSeq2SeqLM if name == "t5" else transformers.AutoModelForCausalLM
+    auto = transformers.AutoModelForMaskedLM if name in ENCODERS else auto
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        auto.from_config(made).save_pretrained(folder)
+    tokenizer(name, chat).save_pretrained(folder)
+    return folder
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """48 labelled rows of ``kind`` (one of ``records.KINDS``) that a toy can learn: is the word in them kind or not?
+
+    A choice offers two or three candidates, of which one is kind.
+
+    >>> rows("classification")[0], rows("choice")[1]["choices"]
+    ({'text': 'the good film was', 'label': 'good'}, ['film', 'good', 'bad'])
+    """
+    made: list[dict[str, Any]] = []
+    for i, (place, noun, very) in enumerate(itertools.product(range(8), ("film", "food"), range(3))):
+        text = f"the {WORDS[place]} {noun} was" + " very" * very
+        own, other = WORDS[place % 4], WORDS[place % 4 + 4]
+        label, number = ("good", "1.5") if place < 4 else ("bad", "-0.5")
+        made.append(
+            {
+                "classification": {"text": text, "label": label},
+                "regression": {"text": text, "label": number},
+                "choice": {
+                    "text": f"one {noun} was" + " and" * place + " very" * very,
+                    "choices": [[own, other], [noun, own, other], [other, own]][i % 3],
+                    "label": str(int(i % 3 > 0)),
+                },
+                "generation": {"prompt": text, "response": label},
+            }[kind]
+        )
     return made
 
 

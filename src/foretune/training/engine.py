@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ class Engine:
         model: what the training step calls: ``bare``, or its DDP wrapper where there are several processes.
         bare: the tuned model itself: for evaluation, generation and saving.
         virtual_tokens: positions that the tuner puts in front of every sequence.
+        bf16: whether matrix products run in bf16: while training, never for a result that is recorded.
     """
 
     checkpoint: Checkpoint
@@ -35,6 +38,21 @@ class Engine:
     model: nn.Module
     bare: nn.Module
     virtual_tokens: int
+    bf16: bool = False
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where the schedule says so. Not accelerate's own: there the precision is a property of the process."""
+        import torch
+
+        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Around the training steps: under autocast PEFT's layers need not widen their inputs, which costs a copy each."""
+        from peft.helpers import disable_input_dtype_casting
+
+        with disable_input_dtype_casting(self.bare, active=self.bf16):
+            yield
 
     def batch(self, encoded: Encoded, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """The examples ``rows`` padded and on the device."""
@@ -54,7 +72,7 @@ class Engine:
         loss = torch.zeros((), device=device)
         self.bare.eval()
         batches = list(by_length(encoded.lengths))
-        with torch.inference_mode(), self.accelerator.autocast():
+        with torch.inference_mode(), self.autocast():
             for rows in batches[rank::world] or batches[:1]:
                 batch = self.batch(encoded, rows)
                 if labelled:
@@ -71,3 +89,12 @@ class Engine:
         outputs, loss = self.accelerator.reduce(outputs, "sum"), self.accelerator.reduce(loss, "sum")
         weight = objective.weight(encoded, np.arange(len(encoded))) if labelled else 0
         return outputs.float().cpu().numpy(), float(loss) / weight if weight else float("nan")
+
+
+def make_accelerator() -> Accelerator:
+    """Accelerate's view of devices and processes; mixed precision is ours, see ``Engine.autocast``."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import is_initialized
+
+    return Accelerator(mixed_precision=None if is_initialized() else "no", cpu=not torch.cuda.is_available())

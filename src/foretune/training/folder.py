@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 RECIPE = "foretune.json"
 RECIPE_FORMAT = 1
 
+
 def save_adapter(run: Prepared, record: RunRecord, folder: Path) -> int:
     """Write ``adapter/``: weights, tokenizer, ``foretune.json``. Returns the bytes of what was learned.
 
     The folder is built beside and then renamed, so that a reader meets a whole adapter or none.
     """
+    from safetensors import SafetensorError
+
     new, final = folder / "adapter.new", folder / "adapter"
     try:
         shutil.rmtree(new, ignore_errors=True)
@@ -39,9 +42,9 @@ def save_adapter(run: Prepared, record: RunRecord, folder: Path) -> int:
         (new / RECIPE).write_text(json.dumps(recipe(run, record), indent=2, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         os.replace(new, final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise StoreError(
-            f"The adapter could not be written to `{final}` ({error.strerror or error}). "
+            f"The adapter could not be written to `{final}` ({error}). "
             "Free some space and run the same command again: training is kept in the folder's checkpoint."
         ) from error
     return learned
@@ -61,7 +64,6 @@ def recipe(run: Prepared, record: RunRecord) -> dict[str, Any]:
         "references": schema.references,
         "tuner": {"name": run.engine.tuner.name, "options": asdict(run.engine.tuner)},
         "objective": {"name": run.engine.objective.name, "options": asdict(run.engine.objective)},
-        "precision": record.config.schedule.precision,
         "temperature": record.temperature,
         "seeds": asdict(record.config.seeds),
         "task": record.config.task.fingerprint,
@@ -69,9 +71,7 @@ def recipe(run: Prepared, record: RunRecord) -> dict[str, Any]:
     }
 
 
-def save_predictions(
-    run: Prepared, outputs: Mapping[str, np.ndarray], temperature: float | None, folder: Path
-) -> None:
+def save_predictions(run: Prepared, outputs: Mapping[str, np.ndarray], temperature: float | None, folder: Path) -> None:
     """Write ``predictions.parquet``: one row per evaluated example, see ``prediction_rows``."""
     parts = [
         prediction_rows(
@@ -92,7 +92,7 @@ def prediction_rows(split: str, table: pa.Table, labels: tuple[str, ...], guess:
         guess: what ``measure.predicted`` gives: probabilities ``(n, C)``, values ``(n,)`` or texts.
     """
     n = len(table)
-    chances: list[list[float]] | None = None
+    chances: list[list[float] | None] = [None] * n
     if kind == "classification":
         best = guess.argmax(1)
         answers = [labels[i] for i in best]
@@ -111,7 +111,7 @@ def prediction_rows(split: str, table: pa.Table, labels: tuple[str, ...], guess:
             **{name: table[name] for name in ("row", "text", "pair", "choices", "label")},
             "prediction": pa.array(answers, pa.string()),
             "probability": pa.array(top, pa.float64()),
-            "probabilities": pa.array(chances or [None] * n, pa.list_(pa.float64())),
+            "probabilities": pa.array(chances, pa.list_(pa.float64())),
         }
     )
 
@@ -123,4 +123,6 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, new, compression="zstd")
         os.replace(new, path)
     except OSError as error:
-        raise StoreError(f"`{path}` could not be written ({error.strerror or error}). Free some space and try again.") from error
+        raise StoreError(
+            f"`{path}` could not be written ({error.strerror or error}). Free some space and try again."
+        ) from error

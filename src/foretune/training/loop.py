@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from foretune.errors import DivergedError, Interrupted
+from foretune.errors import DivergedError, Interrupted, StoreError
 from foretune.evaluation import METRICS, judge
 from foretune.records import Point, Schedule
 from foretune.training import state as saved
@@ -43,6 +44,8 @@ def fit(
     progress: Progress | None = None,
     deadline_seconds: float | None = None,
     memory: PeakMemory | None = None,
+    save_every: float = SAVE_EVERY_SECONDS,
+    follow: Callable[[State], None] = lambda state: None,
 ) -> State:
     """Run ``run.config.schedule`` and leave ``run.engine.bare`` with the weights of the best evaluation on dev.
 
@@ -52,6 +55,8 @@ def fit(
         progress: told of every step.
         deadline_seconds: stop after this much training and evaluation; the weights so far are judged as usual.
         memory: sampled at every evaluation.
+        save_every: least seconds between two saves.
+        follow: given the state before the first step; it changes while the run goes on.
 
     Returns:
         The final state: step, curve, best, seconds by phase.
@@ -59,6 +64,7 @@ def fit(
     Raises:
         DivergedError: the loss is no longer a number.
         Interrupted: SIGINT or SIGTERM; the state was saved first.
+        StoreError: the state found in ``checkpoints`` is of another run, or cannot be read or written.
     """
     import torch
 
@@ -67,12 +73,13 @@ def fit(
     weights, optimizer = trainable(run.engine.bare), make_optimizer(run)
     order = Order(run.encoded["train"].lengths, schedule.batch_size, stream("order", run.config.seeds.order))
     measured = evaluation_steps(schedule)
-    state, best = _resume(checkpoints, weights, optimizer)
+    state, best = _resume(checkpoints, run.config.digest, weights, optimizer)
+    follow(state)
     watch, last_save = Stopwatch(state.seconds), time.monotonic()
     finished = state.step >= schedule.steps or _exhausted(schedule, state)
     progress.start(schedule.steps, state.step)
 
-    with stop_requests() as stop:
+    with stop_requests() as stop, run.engine.training():
         while not finished:
             with watch("train"):
                 rows = order.step(state.step)
@@ -82,8 +89,8 @@ def fit(
             spent = watch.seconds["train"] + watch.seconds["eval"]
             progress.step(state.step, loss, spent / state.step * (schedule.steps - state.step))
 
-            late = deadline_seconds is not None and spent > deadline_seconds
-            state.curve = state.curve.add(Point(state.step, "train", "loss", loss, watch.seconds["train"]))
+            late = _any(run, deadline_seconds is not None and spent > deadline_seconds)
+            state.points.append(Point(state.step, "train", "loss", loss, watch.seconds["train"]))
             if state.step in measured or late:
                 with watch("eval"):
                     better = _measure(run, state, watch.seconds["train"], progress)
@@ -91,13 +98,14 @@ def fit(
                     best = {name: p.detach().clone() for name, p in weights.items()}
                 if memory:
                     memory.sample()
+            state.seconds = dict(watch.seconds)
             finished = state.step >= schedule.steps or late or _exhausted(schedule, state)
-            if checkpoints and (stop() or time.monotonic() - last_save > SAVE_EVERY_SECONDS) and not finished:
-                state.seconds = dict(watch.seconds)
+            stopped = not finished and _any(run, stop())
+            if checkpoints and (stopped or time.monotonic() - last_save > save_every) and not finished:
                 if accelerator.is_main_process:
                     saved.save(checkpoints, state, weights, best or weights, moments(optimizer, weights))
                 last_save = time.monotonic()
-            if stop() and not finished:
+            if stopped:
                 progress.finish()
                 raise Interrupted(f"Stopped at step {state.step} of {schedule.steps}.")
 
@@ -106,7 +114,6 @@ def fit(
         for name, parameter in weights.items():
             if name in best:
                 parameter.copy_(best[name])
-    state.seconds = dict(watch.seconds)
     return state
 
 
@@ -154,8 +161,10 @@ def _backward(run: Prepared, rows: np.ndarray, step: int) -> float:
         real = len(part) > 0
         torch.manual_seed(stream("dropout", run.config.seeds.dropout, step, i, rank))
         batch = run.engine.batch(encoded, part if real else rows[:1])
-        with nullcontext() if last else accelerator.no_sync(run.engine.model), accelerator.autocast():
-            loss = run.engine.objective.loss(run.engine.model, batch, run.engine.virtual_tokens) * (1.0 if real else 0.0)
+        with nullcontext() if last else accelerator.no_sync(run.engine.model), run.engine.autocast():
+            loss = run.engine.objective.loss(run.engine.model, batch, run.engine.virtual_tokens) * (
+                1.0 if real else 0.0
+            )
         accelerator.backward(loss * (world / weight))
         total += loss.detach()
     return float(accelerator.reduce(total, "sum")) / weight
@@ -171,9 +180,7 @@ def _measure(run: Prepared, state: State, seconds: float, progress: Progress) ->
     truth, schema = gold(run, "dev"), run.task.schema
     judged = judge(schema.kind, truth, predictions(run, outputs), metric=metric, with_intervals=False)
     value = judged.scores[metric]
-    state.curve = state.curve.add(
-        Point(state.step, "dev", metric, value, seconds), Point(state.step, "dev", "loss", loss, seconds)
-    )
+    state.points += [Point(state.step, "dev", metric, value, seconds), Point(state.step, "dev", "loss", loss, seconds)]
     merit = value if METRICS[metric].greater_is_better else -value
     key = (merit if math.isfinite(value) else -math.inf, -loss if math.isfinite(loss) else -math.inf, -state.step)
     better = state.best is None or key > state.best
@@ -188,18 +195,33 @@ def evaluation_steps(schedule: Schedule) -> set[int]:
     return {round(schedule.steps * (i + 1) / count) for i in range(count)}
 
 
+def _any(run: Prepared, flag: bool) -> bool:
+    """Whether ``flag`` is set in any process: clocks and signals differ between them, and all must do the same."""
+    accelerator = run.engine.accelerator
+    if accelerator.num_processes == 1:
+        return flag
+    import torch
+
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
 def _exhausted(schedule: Schedule, state: State) -> bool:
     return schedule.patience is not None and state.stale >= schedule.patience
 
 
-def _resume(checkpoints: Path | None, weights: Tensors, optimizer: Optimizer) -> tuple[State, Tensors]:
+def _resume(checkpoints: Path | None, run: str, weights: Tensors, optimizer: Optimizer) -> tuple[State, Tensors]:
     """The saved state, put into ``weights`` and ``optimizer``, with the best weights so far; or a new state and none."""
     import torch
 
     found = saved.load(checkpoints) if checkpoints else None
     if found is None:
-        return State(), {}
+        return State(run), {}
     state, held, best, kept = found
+    if state.run != run:
+        raise StoreError(
+            f"`{checkpoints}` holds the checkpoint of another run ({state.run}; this one is {run}). Give another folder, "
+            "or delete it."
+        )
     with torch.no_grad():
         for name, parameter in weights.items():
             parameter.copy_(held[name])

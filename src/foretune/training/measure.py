@@ -27,9 +27,8 @@ def predicted(
     objective: Objective, checkpoint: Checkpoint, kind: str, outputs: np.ndarray, temperature: float | None = None
 ) -> Any:
     """Raw outputs as probabilities ``(n, C)``, values ``(n,)`` or texts, by the kind of the task."""
-    if kind == "generation":
-        return objective.decode(outputs, checkpoint)
-    return outputs[:, 0] if kind == "regression" else softmax(outputs, temperature or 1.0)
+    answers = objective.decode(outputs, checkpoint)
+    return softmax(answers, temperature or 1.0) if kind in ("classification", "choice") else answers
 
 
 def predictions(run: Prepared, outputs: np.ndarray, temperature: float | None = None) -> Any:

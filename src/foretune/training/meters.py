@@ -83,6 +83,13 @@ def resident() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def free_memory() -> int:
+    """Memory that this machine can still give, in bytes."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
 def high_water() -> int:
     """The operating system's high-water mark of resident memory in bytes; 0 where there is none (Windows)."""
     try:

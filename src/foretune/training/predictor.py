@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretune.errors import ModelError, StoreError
-from foretune.models import build, open_checkpoint
+from foretune.errors import DataError, ModelError, StoreError
+from foretune.models import Checkpoint, build, open_checkpoint
 from foretune.objectives import make as make_objective
 from foretune.records import ModelRef, Part
-from foretune.training.engine import Engine
+from foretune.training.engine import Engine, make_accelerator
 from foretune.training.folder import RECIPE, RECIPE_FORMAT, prediction_rows
 from foretune.training.measure import predicted
 from foretune.tuners import make as make_tuner
@@ -44,20 +44,10 @@ class Predictor:
         Raises:
             StoreError: no finished run is there. ModelError: the base model is absent or not the one that was tuned.
         """
-        import torch
-        from accelerate import Accelerator
-
         recipe, adapter = read_recipe(Path(folder))
-        ref = ModelRef(**{f.name: recipe["model"][f.name] for f in fields(ModelRef)} | ({"name": model} if model else {}))
-        checkpoint = open_checkpoint(ref, recipe["kind"])
-        if checkpoint.ref.fingerprint != recipe["model"]["fingerprint"]:
-            raise ModelError(
-                f"The adapter was trained on a base model with fingerprint {recipe['model']['fingerprint']}, but `{ref.name}` "
-                f"has {checkpoint.ref.fingerprint}. Name the original with `--model`."
-            )
+        checkpoint = open_base(recipe, model)
         tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
-        precision = "bf16" if recipe["precision"] == "bf16" else "no"
-        accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        accelerator = make_accelerator()
         network = build(checkpoint, objective.outputs(len(recipe["labels"])))
         restored = tuner.restore(network.module, adapter).to(accelerator.device).eval()
         virtual = tuner.virtual_tokens(restored)
@@ -66,6 +56,8 @@ class Predictor:
     def raw(self, table: pa.Table) -> Any:
         """Probabilities ``(n, C)`` (temperature applied), values ``(n,)`` or texts for normalised rows."""
         engine = self.engine
+        if not len(table):
+            raise DataError("There must be rows to predict, but there are none. Give at least one.")
         encoded = engine.objective.encode(table, None, engine.checkpoint)
         outputs, _ = engine.outputs(encoded, labelled=False)
         return predicted(engine.objective, engine.checkpoint, self.recipe["kind"], outputs, self.recipe["temperature"])
@@ -73,6 +65,22 @@ class Predictor:
     def __call__(self, table: pa.Table, split: str = "new") -> pa.Table:
         """The rows of ``predictions.parquet`` for ``table`` (columns of ``tasks.schema.SPLIT_COLUMNS``)."""
         return prediction_rows(split, table, tuple(self.recipe["labels"]), self.raw(table), self.recipe["kind"])
+
+
+def open_base(recipe: Mapping[str, Any], model: str | None = None) -> Checkpoint:
+    """The base model of a recipe, opened (weights unread); ``model`` says where it lies now, if elsewhere.
+
+    Raises:
+        ModelError: it is absent, or it is not the one that was tuned.
+    """
+    ref = ModelRef(**{f.name: recipe["model"][f.name] for f in fields(ModelRef)} | ({"name": model} if model else {}))
+    checkpoint = open_checkpoint(ref, recipe["kind"])
+    if checkpoint.ref.fingerprint != recipe["model"]["fingerprint"]:
+        raise ModelError(
+            f"The adapter was trained on a base model with fingerprint {recipe['model']['fingerprint']}, but `{ref.name}` "
+            f"has {checkpoint.ref.fingerprint}. Name the original with `--model`."
+        )
+    return checkpoint
 
 
 def read_recipe(folder: Path) -> tuple[dict[str, Any], Path]:
@@ -86,8 +94,14 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], Path]:
         if path.exists():
             break
     else:
-        state = " Its run is unfinished: the same `foretune tune` command goes on." if (folder / "run.json").exists() else ""
-        raise StoreError(f"`{folder}` holds no trained adapter.{state or ' Give the folder that `foretune tune` wrote.'}")
+        state = (
+            " Its run is unfinished: the same `foretune tune` command goes on."
+            if (folder / "run.json").exists()
+            else ""
+        )
+        raise StoreError(
+            f"`{folder}` holds no trained adapter.{state or ' Give the folder that `foretune tune` wrote.'}"
+        )
     try:
         recipe: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = int(recipe["format"])

@@ -7,19 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from foretune.errors import ModelError
+from foretune.errors import ModelError, UsageError
 from foretune.models import Checkpoint, build, open_checkpoint
 from foretune.objectives import Encoded
 from foretune.objectives import make as make_objective
-from foretune.records import RunConfig
+from foretune.records import RunConfig, Schedule
 from foretune.tasks import Draw, Task, draw
-from foretune.training.engine import Engine
+from foretune.training.engine import Engine, make_accelerator
 from foretune.training.surroundings import stream
 from foretune.tuners import make as make_tuner
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import nn
+
+
+DECAYS = ("linear", "cosine", "constant")
+PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -56,25 +60,25 @@ def prepare(config: RunConfig, task: Task | None = None, data_dir: str | None = 
         DataError, ModelError, ResourceError, UsageError: before any weights are read wherever that can be known.
     """
     import torch
-    from accelerate import Accelerator
 
+    require_schedule(config.schedule)
     task = task if task is not None else Task.from_ref(config.task, data_dir=data_dir)
     rows = draw_rows(config, task)
-    checkpoint = open_checkpoint(config.model, config.task.kind)
+    kind = task.schema.kind
     tuner, objective = make_tuner(config.tuner), make_objective(config.objective)
-    if config.task.kind not in objective.kinds:
-        raise ModelError(
-            f"The objective `{objective.name}` serves {', '.join(objective.kinds)} tasks, but this is a {config.task.kind} "
-            "task. Leave the objective out to choose by kind."
+    if kind not in objective.kinds:
+        raise UsageError(
+            f"The objective `{objective.name}` serves {', '.join(objective.kinds)} tasks, but this is a {kind} task. "
+            "Leave the objective out to choose by kind."
         )
+    checkpoint = open_checkpoint(config.model, kind)
     config = replace(
         config,
         model=checkpoint.ref,
         task=replace(task.ref, **_draw_fields(config)),
     )
 
-    precision = "bf16" if config.schedule.precision == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+    accelerator = make_accelerator()
     torch.manual_seed(stream("init", config.seeds.init))
     network = build(checkpoint, objective.outputs(len(task.schema.labels)))
     bare = tuner.attach(network.module, network.fresh)
@@ -88,7 +92,7 @@ def prepare(config: RunConfig, task: Task | None = None, data_dir: str | None = 
         encoded[name] = objective.encode(table, _targets(task, name, table), checkpoint)
         if name == "train":
             objective = objective.fitted(encoded["train"], checkpoint)
-    _require_positions(checkpoint, encoded, virtual)
+    _require_positions(checkpoint, max(objective.longest(e) for e in encoded.values()), virtual)
     return Prepared(
         config=config,
         task=task,
@@ -101,6 +105,7 @@ def prepare(config: RunConfig, task: Task | None = None, data_dir: str | None = 
             model=accelerator.prepare_model(bare) if accelerator.num_processes > 1 else bare,
             bare=bare,
             virtual_tokens=virtual,
+            bf16=config.schedule.precision == "bf16",
         ),
         tables=tables,
         encoded=encoded,
@@ -145,11 +150,30 @@ def _targets(task: Task, split: str, table: pa.Table) -> Any:
     return task.targets(table, split.removeprefix("ood:") if split.startswith("ood:") else None)
 
 
-def _require_positions(checkpoint: Checkpoint, encoded: Mapping[str, Encoded], virtual: int) -> None:
-    if checkpoint.positions is None:
-        return
-    longest = max((int(e.lengths.max(initial=0)) for e in encoded.values()), default=0)
-    if longest + virtual > checkpoint.positions:
+def require_schedule(schedule: Schedule) -> None:
+    """Raise ``UsageError`` unless every field of ``schedule`` has a meaning."""
+    rules = {
+        "steps >= 1": schedule.steps >= 1,
+        "batch_size >= 1": schedule.batch_size >= 1,
+        "micro_batch >= 1": schedule.micro_batch is None or schedule.micro_batch >= 1,
+        "lr > 0": schedule.lr > 0,
+        "head_lr > 0": schedule.head_lr is None or schedule.head_lr > 0,
+        "weight_decay >= 0": schedule.weight_decay >= 0,
+        "0 <= warmup <= 1": 0 <= schedule.warmup <= 1,
+        f"decay one of {', '.join(DECAYS)}": schedule.decay in DECAYS,
+        "clip > 0": schedule.clip is None or schedule.clip > 0,
+        "evaluations >= 1": schedule.evaluations >= 1,
+        "patience >= 1": schedule.patience is None or schedule.patience >= 1,
+        f"precision one of {', '.join(PRECISIONS)}": schedule.precision in PRECISIONS,
+    }
+    broken = [rule for rule, kept in rules.items() if not kept]
+    if broken:
+        got = ", ".join(f"{name}={vars(schedule)[name]!r}" for name in vars(schedule) if any(name in b for b in broken))
+        raise UsageError(f"The schedule must have {'; '.join(broken)}, but got {got}.")
+
+
+def _require_positions(checkpoint: Checkpoint, longest: int, virtual: int) -> None:
+    if checkpoint.positions is not None and longest + virtual > checkpoint.positions:
         raise ModelError(
             f"`{checkpoint.ref.name}` has {checkpoint.positions} positions, but the longest text takes {longest} and the "
             f"tuner's virtual tokens {virtual}. Use `--max-length {checkpoint.positions - virtual}` or fewer virtual tokens."

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from foretune.errors import ResourceError
 from foretune.records import RunConfig
 from foretune.tasks import Task
 from foretune.training.loop import optimizer_step
-from foretune.training.meters import memory_estimate
+from foretune.training.meters import free_memory, memory_estimate
 from foretune.training.optimizer import make_optimizer
 from foretune.training.prepare import Prepared, prepare, trainable
 
@@ -56,6 +57,7 @@ def probe(config: RunConfig, task: Task | None = None, data_dir: str | None = No
     short = replace(config, schedule=replace(config.schedule, steps=WARM + TIMED))
     run = prepare(short, task, data_dir)
     setup = time.perf_counter() - before
+    needed = require_room(run)
     optimizer = make_optimizer(run)
     train = run.encoded["train"]
     rng = np.random.Generator(np.random.PCG64(0))
@@ -76,10 +78,32 @@ def probe(config: RunConfig, task: Task | None = None, data_dir: str | None = No
         example_seconds=each,
         evaluated=len(judged["dev"]) if "dev" in judged else 0,
         judged=sum(len(rows) for rows in judged.values()),
-        bytes=estimate_bytes(run),
+        bytes=needed,
         trainable=sum(p.numel() for p in trainable(run.engine.bare).values()),
         parameters=sum(p.numel() for p in run.engine.bare.parameters()),
     )
+
+
+def require_room(run: Prepared) -> int:
+    """The estimated memory of training ``run``, once it is known to fit beside the weights that are loaded already.
+
+    Raises:
+        ResourceError: it does not; nothing was trained.
+    """
+    import torch
+
+    needed = estimate_bytes(run)
+    device = run.engine.accelerator.device
+    loaded = sum(p.numel() * p.element_size() for p in run.engine.bare.parameters())
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if needed - loaded > free:
+        batch = run.config.schedule.micro_batch or run.config.schedule.batch_size
+        raise ResourceError(
+            f"Training in batches of {batch} texts would need {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB of "
+            f"memory are free. Use `--micro-batch {max(1, batch // 4)}` (same result, less memory), a shorter "
+            "`--max-length` or a smaller model."
+        )
+    return needed
 
 
 def estimate_bytes(run: Prepared) -> int:

@@ -8,20 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foretune.errors import Interrupted, ResourceError
-from foretune.evaluation import fit_temperature, gap
+from foretune.errors import DivergedError, Interrupted, ResourceError
+from foretune.evaluation import fit_temperature, gap, temperature_note
 from foretune.records import Cost, Evaluation, Gap, RunConfig, RunRecord
 from foretune.tasks import Task
 from foretune.tasks.describe import card
 from foretune.training.floors import measure_floors
 from foretune.training.folder import save_adapter, save_predictions
-from foretune.training.loop import fit
+from foretune.training.loop import SAVE_EVERY_SECONDS, fit
 from foretune.training.measure import gold, judged, predictions
 from foretune.training.meters import PeakMemory, Stopwatch, training_flops
 from foretune.training.prepare import Prepared, prepare, trainable
+from foretune.training.probe import require_room
 from foretune.training.progress import Progress
 from foretune.training.state import State
-from foretune.training.surroundings import surroundings
+from foretune.training.surroundings import is_main, surroundings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,7 @@ def train(
     progress: Progress | None = None,
     deadline_seconds: float | None = None,
     floors: bool = True,
+    save_every: float = SAVE_EVERY_SECONDS,
 ) -> RunRecord:
     """Run ``config`` from rows to record.
 
@@ -47,6 +49,7 @@ def train(
         progress: told of every phase and step.
         deadline_seconds: largest training and evaluation time of the loop.
         floors: also measure the majority, TF-IDF and frozen-embedding floors.
+        save_every: least seconds of training between two saves of the unfinished state: what a kill can cost.
 
     Raises:
         ForetuneError: what went wrong, in words. The folder then holds a record with the status ``stopped``, ``diverged``,
@@ -54,41 +57,43 @@ def train(
     """
     progress = progress or Progress()
     started, watch = _now(), Stopwatch()
-    note = _Note(folder, RunRecord(config, "running", started=started))
+    note = _Note(folder if is_main() else None, RunRecord(config, "running", started=started))
     try:
         with watch("setup"):
             progress.phase("preparing the data and the model")
             memory, run = _prepare(config, task, data_dir)
             note.keep(_describe(note.record, run))
+            require_room(run)
         state = fit(
             run,
             checkpoints=folder / "checkpoint" if folder else None,
             progress=progress,
             deadline_seconds=deadline_seconds,
             memory=memory,
+            save_every=save_every,
+            follow=note.follow,
         )
-        note.record = replace(note.record, curve=state.curve, steps_done=state.step)
         with watch("eval"):
             progress.phase("evaluating")
             outcome = judge_all(run)
+        memory.sample()
         with watch("floors"):
             if floors:
                 progress.phase("measuring the floors")
-            below = measure_floors(run, folder) if floors and run.engine.accelerator.is_main_process else {}
-        memory.sample()
+            below = measure_floors(run, folder) if floors and is_main() else {}
         record = replace(
-            note.record,
+            note.so_far(),
             status="ok",
             evaluations=outcome.evaluations,
             floors=below,
             gaps=outcome.gaps,
             temperature=outcome.temperature,
             chosen_step=-state.best[2] if state.best else state.step,
-            notes=(*note.record.notes, *_stopped_early(run, state)),
+            notes=(*note.record.notes, *_stopped_early(run, state), *outcome.notes),
             cost=_cost(run, state, watch, memory),
             finished=_now(),
         )
-        if folder and run.engine.accelerator.is_main_process:
+        if folder and is_main():
             size = save_adapter(run, record, folder)
             record = replace(record, cost=replace(record.cost, adapter_bytes=size))
             save_predictions(run, outcome.outputs, outcome.temperature, folder)
@@ -96,7 +101,7 @@ def train(
         return record
     except BaseException as error:
         note.fail(error)
-        if _out_of_memory(error):
+        if _out_of_memory(error) and not isinstance(error, ResourceError):
             raise ResourceError(
                 f"The memory was not enough for batches of {config.schedule.micro_batch or config.schedule.batch_size} texts. "
                 "Use `--micro-batch 4` (same result, less memory), a shorter `--max-length` or a smaller model."
@@ -106,21 +111,28 @@ def train(
 
 @dataclass(frozen=True)
 class Outcome:
-    """The judged outputs: evaluations and raw outputs by split, gaps, and the temperature fitted on dev."""
+    """The judged outputs: evaluations and raw outputs by split, gaps, the temperature fitted on dev, notes on it."""
 
     evaluations: Mapping[str, Evaluation]
     outputs: Mapping[str, np.ndarray]
     gaps: tuple[Gap, ...]
     temperature: float | None
+    notes: tuple[str, ...] = ()
 
 
 def judge_all(run: Prepared) -> Outcome:
-    """Judge dev, test and every out-of-domain split with the weights that ``run.engine.bare`` has now."""
-    schema = run.task.schema
-    outputs = {split: run.engine.outputs(rows, labelled=False)[0] for split, rows in run.encoded.items() if split != "train"}
-    temperature = None
+    """Judge dev, test and every out-of-domain split with the weights that ``run.engine.bare`` has now, in fp32.
+
+    Training may run in bf16; what is recorded must be what any other process finds with the saved weights.
+    """
+    schema, engine = run.task.schema, replace(run.engine, bf16=False)
+    outputs = {
+        split: engine.outputs(rows, labelled=False)[0] for split, rows in run.encoded.items() if split != "train"
+    }
+    temperature, notes = None, []
     if schema.kind in ("classification", "choice") and "dev" in outputs:
         temperature = fit_temperature(outputs["dev"], gold(run, "dev"))
+        notes = [note for note in [temperature_note(outputs["dev"], gold(run, "dev"))] if note]
     guesses = {split: predictions(run, raw, temperature) for split, raw in outputs.items()}
     evaluations = {split: judged(run, split, guess) for split, guess in guesses.items()}
     inside = "test" if "test" in outputs else "dev"
@@ -129,7 +141,7 @@ def judge_all(run: Prepared) -> Outcome:
         for split in outputs
         if (name := split.removeprefix("ood:")) != split and inside in outputs
     )
-    return Outcome(evaluations, outputs, gaps, temperature)
+    return Outcome(evaluations, outputs, gaps, temperature, tuple(notes))
 
 
 class _Note:
@@ -137,6 +149,22 @@ class _Note:
 
     def __init__(self, folder: Path | None, record: RunRecord) -> None:
         self.folder, self.record = folder, record
+        self.state = State()
+
+    def follow(self, state: State) -> None:
+        """What training has done so far is read from ``state`` whenever it is needed."""
+        self.state = state
+
+    def so_far(self) -> RunRecord:
+        """The record with the curve and the cost of the training so far."""
+        state, cost = self.state, self.record.cost
+        cost = replace(
+            cost,
+            train_seconds=state.seconds.get("train", 0.0),
+            eval_seconds=state.seconds.get("eval", 0.0),
+            tokens=state.tokens,
+        )
+        return replace(self.record, curve=state.curve, steps_done=state.step, cost=cost)
 
     def keep(self, record: RunRecord) -> None:
         from foretune.store.folder import write_run
@@ -155,12 +183,14 @@ class _Note:
     def fail(self, error: BaseException) -> None:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
         status = "stopped" if stopped else "oom" if _out_of_memory(error) else "failed"
-        status = "diverged" if type(error).__name__ == "DivergedError" else status
-        self.keep(replace(self.record, status=status, error=f"{type(error).__name__}: {error}", finished=_now()))
+        status = "diverged" if isinstance(error, DivergedError) else status
+        self.keep(replace(self.so_far(), status=status, error=f"{type(error).__name__}: {error}", finished=_now()))
 
 
 def _prepare(config: RunConfig, task: Task | None, data_dir: str | None) -> tuple[PeakMemory, Prepared]:
+    import peft  # noqa: F401 - libraries are no part of what a run takes
     import torch
+    import transformers  # noqa: F401
 
     memory = PeakMemory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return memory, prepare(config, task, data_dir)
@@ -178,7 +208,7 @@ def _describe(record: RunRecord, run: Prepared) -> RunRecord:
         labels=run.task.schema.labels,
         initial_hash=run.initial_hash,
         surroundings=surroundings(str(run.engine.accelerator.device), run.engine.accelerator.num_processes),
-        notes=tuple(run.task.notes),
+        notes=tuple(dict.fromkeys((*run.task.notes, *run.draw.notes))),
         warnings=tuple(
             f"{n} of {len(run.encoded[split])} texts in {split} are longer than {limit} tokens and lose their end."
             for split, n in cut.items()
@@ -213,7 +243,8 @@ def _stopped_early(run: Prepared, state: State) -> tuple[str, ...]:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    named = isinstance(error, MemoryError | ResourceError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
 
 
 def _now() -> str:

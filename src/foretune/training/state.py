@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,9 @@ class State:
     """Everything that training changes, except the weights and the optimizer's moments.
 
     Attributes:
+        run: the identity of the run this belongs to.
         step: optimizer steps done.
-        curve: measured so far.
+        points: measured so far.
         best: (metric, negative loss, negative step) of the best evaluation: compared as a tuple, so ties are broken by the
             lower loss and then by the earlier step. None before the first evaluation.
         stale: evaluations since the best one.
@@ -34,21 +35,25 @@ class State:
         seconds: seconds by phase.
     """
 
+    run: str = ""
     step: int = 0
-    curve: LearningCurve = field(default_factory=LearningCurve)
+    points: list[Point] = field(default_factory=list)
     best: tuple[float, float, int] | None = None
     stale: int = 0
     tokens: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def curve(self) -> LearningCurve:
+        """The points as a record keeps them."""
+        return LearningCurve(tuple(self.points))
+
     def to_json(self) -> dict[str, Any]:
-        plain = asdict(self)
-        plain["curve"] = [asdict(p) for p in self.curve]
-        return plain
+        return {**vars(self), "points": [vars(p) for p in self.points]}
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> State:
-        plain["curve"] = LearningCurve(tuple(Point(**p) for p in plain["curve"]))
+        plain["points"] = [Point(**p) for p in plain["points"]]
         plain["best"] = tuple(plain["best"]) if plain["best"] else None
         return cls(**plain)
 
@@ -62,6 +67,7 @@ def save(folder: Path, state: State, weights: Tensors, best: Tensors, moments: T
     Raises:
         StoreError: the disk is full or the folder cannot be written; the previous save stays valid.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = folder / f"step-{state.step:08d}"
@@ -77,9 +83,9 @@ def save(folder: Path, state: State, weights: Tensors, best: Tensors, moments: T
         pointer.write_text(target.name, encoding="utf-8")
         _sync(pointer)
         os.replace(pointer, folder / "latest")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise StoreError(
-            f"The checkpoint could not be written to `{folder}` ({error.strerror or error}). "
+            f"The checkpoint could not be written to `{folder}` ({error}). "
             "Free some space or give another folder with `--out`; the run goes on from its last checkpoint."
         ) from error
     for old in folder.glob("step-*"):
@@ -89,6 +95,7 @@ def save(folder: Path, state: State, weights: Tensors, best: Tensors, moments: T
 
 def load(folder: Path) -> tuple[State, Tensors, Tensors, Tensors] | None:
     """The latest save: state, weights, best weights, optimizer moments; None when there is none."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     pointer = folder / "latest"
@@ -98,7 +105,7 @@ def load(folder: Path) -> tuple[State, Tensors, Tensors, Tensors] | None:
     try:
         state = State.from_json(json.loads((source / "state.json").read_text(encoding="utf-8")))
         weights, best, moments = (load_file(source / f"{n}.safetensors") for n in ("weights", "best", "moments"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise StoreError(
             f"The checkpoint in `{source}` cannot be read ({error}). Delete `{folder}` to start this run again."
         ) from error

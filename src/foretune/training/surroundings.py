@@ -27,6 +27,11 @@ def surroundings(device: str, processes: int) -> dict[str, str]:
     return found
 
 
+def is_main() -> bool:
+    """Whether this process is the one that writes files: known from the launcher even before accelerate is set up."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def stream(name: str, *numbers: int) -> int:
     """A 63-bit seed for one named use of a seed, so that no two draws share a stream.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from foretune.errors import UsageError
 from foretune.records import Part
 from foretune.registry import did_you_mean, find
+from foretune.tuners import _peft
 from foretune.tuners.base import Tuner
 from foretune.tuners.heads import modules_outside_backbone
 from foretune.tuners.limits import check_length, positions
@@ -79,12 +80,14 @@ def get_peft_model(base: PreTrainedModel, tuner: Tuner | str | PeftConfig, adapt
         return tuner.attach(base, modules_outside_backbone(base), adapter_name)
     if isinstance(tuner, Tuner):
         if adapter_name != "default":
-            raise UsageError(f"`{tuner.name}` changes the model itself and takes no adapter name, but got `{adapter_name}`.")
+            raise UsageError(
+                f"`{tuner.name}` changes the model itself and takes no adapter name, but got `{adapter_name}`."
+            )
         return tuner.attach(base, modules_outside_backbone(base))
     import peft
 
     if isinstance(tuner, peft.PeftConfig):
-        return peft.get_peft_model(base, tuner, adapter_name=adapter_name)
+        return _peft.plain_wrap(base, tuner, adapter_name)
     raise UsageError(f"Expected a tuner, its name or a PEFT configuration, but got {type(tuner).__name__}.")
 
 

@@ -63,13 +63,22 @@ def wrap(network: PreTrainedModel, config: PeftConfig, heads: Sequence[str], ada
     network.requires_grad_(False)
     config.base_model_name_or_path = None
     config.modules_to_save = list(heads) or None
-    with warnings.catch_warnings():
-        # PEFT reads the old name of `is_activation_checkpointing`, and LN-tuning asks every norm for a width it lacks.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
-        model = peft.get_peft_model(network, config, adapter_name=adapter_name)
+    model = plain_wrap(network, config, adapter_name)
     config.modules_to_save = list(heads) or None
     return model
+
+
+def plain_wrap(network: PreTrainedModel, config: PeftConfig, adapter_name: str) -> PeftModel:
+    """PEFT's own ``get_peft_model``, without two warnings about PEFT itself.
+
+    It reads the old name of ``is_activation_checkpointing``, and LN-tuning asks every norm for a width that norms lack.
+    """
+    import peft
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        return peft.get_peft_model(network, config, adapter_name=adapter_name)
 
 
 def checkpoints(network: PreTrainedModel) -> bool:
@@ -123,7 +132,9 @@ def read_config(folder: Path, expected: str) -> PeftConfig:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"`{path}` is not a readable PEFT configuration. Name the folder of an adapter.") from error
     if found != expected:
-        raise ModelError(f"`{path}` must be of type {expected}, but it is {found}. Restore it with the tuner that wrote it.")
+        raise ModelError(
+            f"`{path}` must be of type {expected}, but it is {found}. Restore it with the tuner that wrote it."
+        )
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     return config

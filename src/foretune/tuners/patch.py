@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from foretune.errors import ModelError, UsageError
 from foretune.records import Real, Space, digest
@@ -103,7 +103,9 @@ class PatchTuner(Tuner):
 
         network, patch = patched(model)
         if not self.reversible:
-            raise ModelError(f"`{self.name}` overwrites the base model. Load the checkpoint again to evaluate the base.")
+            raise ModelError(
+                f"`{self.name}` overwrites the base model. Load the checkpoint again to evaluate the base."
+            )
         parameters = dict(network.named_parameters())
         learned = {name: parameters[name].detach().clone() for name in patch.names}
         try:
@@ -174,22 +176,23 @@ def patched(model: nn.Module) -> tuple[PreTrainedModel, Patch]:
     patch = vars(model).get("foretune_patch")
     if patch is None:
         raise UsageError(f"Expected the model that `attach` returned, but got {type(model).__name__}. Unwrap it first.")
-    return model, patch  # type: ignore[return-value]  # only a PreTrainedModel carries a patch
+    return cast("PreTrainedModel", model), patch
+
+
+ARCHITECTURE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act")
 
 
 def config_digest(network: PreTrainedModel) -> str:
-    """What identifies the architecture: the configuration without where it lay, which release wrote it and the labels."""
-    return digest(json.loads(network.config.to_json_string(use_diff=False)) | dict.fromkeys(VOLATILE))
+    """What the shapes do not tell of the base: family, sizes, heads; nothing that a release may add or rename."""
+    plain = network.config.get_text_config()
+    return digest({key: getattr(plain, key, None) for key in ARCHITECTURE})
 
 
-VOLATILE = ("_name_or_path", "transformers_version", "dtype", "architectures", "id2label", "label2id", "problem_type")
-
-
-def read_meta(folder: Path, tuner: str) -> dict[str, list[str]]:
+def read_meta(folder: Path, tuner: str) -> dict[str, Any]:
     """``patch.json``, which must have been written by ``tuner``."""
     path = folder / META
     try:
-        meta: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found, form = meta["tuner"], meta["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"`{path}` is not a readable patch. Name the folder of an adapter.") from error
@@ -200,7 +203,7 @@ def read_meta(folder: Path, tuner: str) -> dict[str, list[str]]:
     return meta
 
 
-def check_fit(folder: Path, meta: dict, network: PreTrainedModel) -> None:
+def check_fit(folder: Path, meta: Mapping[str, Any], network: PreTrainedModel) -> None:
     """Raise ``ModelError`` unless every tensor of the patch has its place in ``network``."""
     shapes = {name: list(p.shape) for name, p in network.named_parameters()}
     for name, shape in meta["shapes"].items():

@@ -1,4 +1,4 @@
-"""PeftTuner: what all methods that PEFT implements have in common; each of them only says which configuration it wants."""
+"""PeftTuner: what all methods that PEFT implements have in common; each only says which configuration it wants."""
 
 from __future__ import annotations
 

@@ -59,7 +59,9 @@ class SoftPrompt(PeftTuner):
             model = super()._wrap(network, config, heads, adapter)
         except ValueError as error:
             raise ModelError(f"`{self.name}` does not serve {type(network).__name__}: {error}. Use `lora`.") from error
-        guard = Guard(self.name, config.peft_type == "PREFIX_TUNING", config.num_virtual_tokens, table_positions(network))
+        guard = Guard(
+            self.name, config.peft_type == "PREFIX_TUNING", config.num_virtual_tokens, table_positions(network)
+        )
         model.register_forward_pre_hook(guard, with_kwargs=True)
         if config.task_type == "CAUSAL_LM":
             model.prepare_inputs_for_generation = _peft.WritingInputs(model, guard.limit, guard.too_long)
@@ -93,8 +95,8 @@ class PromptTuning(SoftPrompt):
         if not pools(network) or not (network.config.is_encoder_decoder or takes_cache(network)):
             return None
         return (
-            "it finds the pooled token by its id, which virtual tokens do not have, so the result would depend on padding. "
-            "Use mean pooling (ModelRef(pooling='mean')) or `lora`."
+            "it finds the pooled token by its id, which virtual tokens do not have, so the result would depend on "
+            "padding. Use mean pooling (ModelRef(pooling='mean')) or `lora`."
         )
 
     def peft_config(self, network: PreTrainedModel, fresh: Sequence[str] = ()) -> PeftConfig:
@@ -135,6 +137,10 @@ class PrefixTuning(SoftPrompt):
     )
     lr: ClassVar[float] = 5e-3
     peft_type: ClassVar[str] = "PREFIX_TUNING"
+
+    def check(self, network: PreTrainedModel) -> None:
+        super().check(network)
+        refuse_checkpointing(self.name, network)
 
     def refusal(self, network: PreTrainedModel) -> str | None:
         if network.config.is_encoder_decoder:
@@ -185,8 +191,8 @@ class Guard:
             self._check_prefix(network, length, kwargs)
         elif kwargs.get("labels") is not None and classifies(network) and not pools(network):
             raise UsageError(
-                f"`{self.tuner}` puts {self.own} positions in front of the per-token logits, so PEFT's loss cannot match "
-                "`labels` to them. Drop the first positions of `logits` and compute the loss from the rest."
+                f"`{self.tuner}` puts {self.own} positions in front of the per-token logits, so PEFT's loss cannot "
+                "match `labels` to them. Drop the first positions of `logits` and compute the loss from the rest."
             )
 
     def too_long(self, total: int) -> str:
@@ -194,24 +200,33 @@ class Guard:
         return too_long(self.tuner, total - self.own, self.own, self.limit or 0)
 
     def _check_prefix(self, network: PreTrainedModel, length: int, kwargs: dict[str, Any]) -> None:
-        if _peft.checkpoints(network):
-            raise UsageError(
-                f"`{self.tuner}` cannot be trained with gradient (activation) checkpointing: the prefix would be dropped. "
-                "Call `model.gradient_checkpointing_disable()`, or use `lora`."
-            )
-        asked = [k for k in ("output_hidden_states", "output_attentions") if kwargs.get(k) or vars(network.config).get(k)]
-        if asked and pools(network) and not takes_cache(network) and vars(network.base_model).get("pooler") is None:
+        refuse_checkpointing(self.tuner, network)
+        asked = [
+            k for k in ("output_hidden_states", "output_attentions") if kwargs.get(k) or vars(network.config).get(k)
+        ]
+        pooled = pools(network) and not takes_cache(network)
+        if asked and pooled and "pooler" not in dict(network.base_model.named_children()):
             raise UsageError(
                 f"`{self.tuner}` on {type(network).__name__} cannot return more than logits: PEFT would take the extra "
                 f"output for the pooled text. Leave out `{asked[0]}`."
             )
         window = sliding_window(network)
         if window is not None and length + self.own > window:
+            seen = max(window - self.own, 0)
             warnings.warn(
                 f"Layers with a sliding window of {window} tokens see the whole prefix of {self.own} only before token "
-                f"{max(window - self.own, 0)}, but got {length} tokens. Use a maximum length of {max(window - self.own, 0)}.",
+                f"{seen}, but got {length} tokens. Use a maximum length of {seen}.",
                 stacklevel=2,
             )
+
+
+def refuse_checkpointing(tuner: str, network: PreTrainedModel) -> None:
+    """Raise ``UsageError`` where a prefix would be lost: transformers drops the cache it travels in."""
+    if _peft.checkpoints(network):
+        raise UsageError(
+            f"`{tuner}` cannot be trained with gradient (activation) checkpointing: the prefix would be "
+            "dropped. Switch it off, or use `lora`."
+        )
 
 
 def takes_cache(network: nn.Module) -> bool:
@@ -254,5 +269,6 @@ def require_reach(tuner: str, model: PeftModel) -> None:
             module.training = mode
     if gradient is None:
         raise ModelError(
-            f"`{tuner}` does not serve {type(network).__name__}: its logits do not depend on the virtual tokens. Use `lora`."
+            f"`{tuner}` does not serve {type(network).__name__}: its logits do not depend on the virtual tokens. "
+            "Use `lora`."
         )

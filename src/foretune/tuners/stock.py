@@ -1,7 +1,7 @@
 """LoRA and its variants, IA3 and LN-tuning: methods that change what a layer computes, as PEFT implements them.
 
-The ranges of ``lr`` are where PEFT's own suite found each method to work (Llama-3.2-3B, GSM8K); the defaults lean towards
-small data and small encoders, and name their source.
+The ranges of ``lr`` are where PEFT's own suite found each method to work (Llama-3.2-3B, GSM8K); the defaults lean
+towards small data and small encoders, and name their source.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOW_RANK = Space(
 
 @dataclass(frozen=True)
 class LowRank(PeftTuner):
-    """W + s B A with A (rank, in) and B (out, rank), B zero at the start (Hu et al. 2021, arXiv 2106.09685, section 4.1).
+    """W + s B A with A (rank, in) and B (out, rank), B zero at the start (Hu et al. 2021, arXiv 2106.09685, sec. 4.1).
 
     Attributes:
         rank: rows of A.

@@ -1,8 +1,8 @@
 """Which modules of a network a method acts on, found by looking at the network.
 
 PEFT's tables of target names lack DistilBERT, ModernBERT and others. Here a module is described by what it is (a linear
-map inside the layer stack, inside attention, a norm), and the result is written the way PEFT reads it: short names where
-they fit exactly these modules and no others, otherwise one regular expression. Either is exact on reload.
+map inside the layer stack, inside attention, a norm), and the result is written the way PEFT reads it: short names
+where they fit exactly these modules and no others, otherwise one regular expression. Either is exact on reload.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def norms(network: PreTrainedModel, heads: Sequence[str]) -> list[str]:
 
 
 def written(network: PreTrainedModel, names: Sequence[str]) -> list[str] | str:
-    """``names`` as PEFT's ``target_modules``: endings that match these modules and no others, else a regular expression.
+    """``names`` as PEFT's ``target_modules``: endings that match these modules and no others, else a pattern.
 
-    A regular expression stands for any layer number, so it stays short on deep networks.
+    The pattern (a regular expression) stands for any layer number, so it stays short on deep networks.
     """
     everything = [name for name, _ in network.named_modules() if name]
     endings = {_ending(name, set(names), everything) for name in names}
@@ -123,7 +123,7 @@ def widths(module: nn.Module) -> tuple[int, int]:
     """Input and output width of a linear map."""
     from transformers.pytorch_utils import Conv1D
 
-    rows, columns = (int(n) for n in module.weight.shape)
+    rows, columns = dict(module.named_parameters())["weight"].shape
     return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
 
 

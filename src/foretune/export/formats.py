@@ -1,0 +1,118 @@
+"""The formats: each writes a run into an empty folder, or says in one sentence why this run has no such form."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretune.errors import ModelError, UsageError
+from foretune.export.onnx_graph import export_graph, require_onnx
+from foretune.export.source import Source
+from foretune.models.network import quiet
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+PROBLEMS = {"classification": "single_label_classification", "regression": "regression"}
+
+NOT_GREEDY = (
+    "do_sample", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "num_beams", "num_return_sequences", "early_stopping", "length_penalty", "max_length", "max_new_tokens",
+)  # fmt: skip
+"""Settings of a checkpoint's ``generation_config.json`` that greedy decoding contradicts or that we set ourselves."""
+
+
+def peft(source: Source, folder: Path) -> dict[str, Any]:
+    """The adapter folder as it is, with the base model under the name that others know it by.
+
+    Raises:
+        ModelError: the tuner changes the model's own weights, for which PEFT has no format.
+    """
+    if not (source.adapter / ADAPTER_CONFIG).exists():
+        raise ModelError(
+            f"`{source.tuner.name}` changes the model's own weights, for which PEFT has no format. Use `--to merged`."
+        )
+    shutil.copytree(source.adapter, folder, dirs_exist_ok=True)
+    path = folder / ADAPTER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": source.hub, "revision": source.checkpoint.ref.revision if source.hub else None}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return {}
+
+
+def merged(source: Source, folder: Path) -> dict[str, Any]:
+    """One transformers folder: weights in fp32 as safetensors, tokenizer, the user's labels in the configuration.
+
+    Raises:
+        ModelError: the tuner has no merged form.
+    """
+    if not source.tuner.mergeable:
+        raise ModelError(
+            f"`{source.tuner.name}` has no merged form: its numbers are not changes of weights. Use `--to peft`."
+        )
+    network = source.tuner.merge(source.restored())
+    labels = source.recipe["labels"]
+    if labels:
+        network.config.id2label = dict(enumerate(labels))
+        network.config.label2id = {label: i for i, label in enumerate(labels)}
+    if source.kind in PROBLEMS and source.checkpoint.ref.pooling != "mean":
+        network.config.problem_type = PROBLEMS[source.kind]
+    if source.kind == "generation":
+        network.generation_config = greedy(network, source.recipe["objective"]["options"]["max_new_tokens"])
+    with quiet():
+        network.save_pretrained(folder)
+    save_tokenizer(source, folder)
+    return {}
+
+
+def onnx(source: Source, folder: Path) -> dict[str, Any]:
+    """``model.onnx``: token ids and mask in, pooled logits out; tokenizer beside it.
+
+    Raises:
+        ModelError: not an encoder. UsageError: the extra ``onnx`` is not installed.
+    """
+    if source.checkpoint.family != "encoder":
+        raise ModelError(
+            f"ONNX is written for encoders, but `{source.base_name}` is a {source.checkpoint.family}. "
+            f"Use `--to {'merged' if source.tuner.mergeable else 'peft'}`."
+        )
+    require_onnx()
+    model = source.restored()
+    virtual = source.tuner.virtual_tokens(model)
+    network = source.tuner.merge(model) if source.tuner.mergeable else model
+    exporter = export_graph(network, source.checkpoint, folder / "model.onnx", virtual)
+    save_tokenizer(source, folder)
+    return {"exporter": exporter}
+
+
+def decision(source: Source, folder: Path) -> dict[str, Any]:
+    """A verbaliser's words and thresholds; no objective has a verbaliser yet, so each run is refused by name.
+
+    Raises:
+        UsageError: the run's objective has no verbaliser.
+    """
+    raise UsageError(
+        f"`decision.json` holds the words by which a verbaliser decides, but this run's objective "
+        f"`{source.objective.name}` has no verbaliser. Use `--to peft`, `--to merged` or `--to onnx`."
+    )
+
+
+def greedy(network: PreTrainedModel, max_new_tokens: int) -> GenerationConfig:
+    """The checkpoint's own settings, made greedy: how the run was evaluated is how ``generate()`` then writes."""
+    from transformers import GenerationConfig
+
+    kept = network.generation_config.to_diff_dict()
+    kept = {name: value for name, value in kept.items() if name not in NOT_GREEDY}
+    kept["pad_token_id"] = network.config.pad_token_id
+    return GenerationConfig(**kept, max_new_tokens=max_new_tokens)
+
+
+def save_tokenizer(source: Source, folder: Path) -> None:
+    """The tokenizer, with the run's own length limit as its limit."""
+    tokenizer = source.checkpoint.tokenizer
+    tokenizer.model_max_length = source.checkpoint.ref.max_length
+    tokenizer.save_pretrained(folder)

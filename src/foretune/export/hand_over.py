@@ -1,0 +1,140 @@
+"""export(run, to): build beside, check in a fresh process, and only then give the folder its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from foretune.errors import ExportError, StoreError, UsageError
+from foretune.export import check, formats, readme
+from foretune.export.source import Source
+from foretune.registry import find
+
+FORMATS: dict[str, Callable[[Source, Path], dict[str, Any]]] = {
+    "peft": formats.peft,
+    "merged": formats.merged,
+    "onnx": formats.onnx,
+    "decision": formats.decision,
+}
+"""Name -> what writes a run into an empty folder and returns further entries of its ``export.json``."""
+
+DESCRIPTION = "export.json"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export that reproduced the recorded predictions.
+
+    Attributes:
+        folder: where it lies.
+        format: one of ``FORMATS``.
+        checked_rows: how many recorded predictions were compared.
+        largest_difference: between them and those of the fresh process, in ``unit``; at most ``tolerance``.
+    """
+
+    folder: Path
+    format: str
+    checked_rows: int
+    largest_difference: float
+    tolerance: float
+    unit: str
+
+    @property
+    def files(self) -> dict[str, int]:
+        """File -> bytes, sorted by name."""
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in found}
+
+
+def export(run: Path, to: str, out: Path | None = None, model: str | None = None) -> Exported:
+    """Hand ``run`` over in the format ``to``.
+
+    Args:
+        run: the folder of a finished run.
+        to: one of ``FORMATS``.
+        out: the folder to write, default ``<run>/export/<to>``; an earlier export there is replaced once this one passed.
+        model: where the base model lies now, if elsewhere.
+
+    Raises:
+        UsageError: no such format, or ``out`` holds something else.
+        StoreError: no finished run is there, or ``out`` cannot be written.
+        ModelError: the base model is absent or another one, or this run has no such form.
+        ExportError: the reloaded export did not give the recorded predictions; nothing is left behind.
+    """
+    write = find("format", to, FORMATS)
+    source = Source.open(Path(run), model)
+    target = Path(out) if out is not None else Path(run) / "export" / to
+    _require_free(target)
+    made = _missing_parents(target)
+    new = target.with_name(f".{target.name}.new")
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        extra = write(source, new)
+        compared = _checked(source, new, {**source.description(to), **extra})
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(new, target)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        if _cannot_write(error):
+            raise StoreError(f"The export cannot be written to `{target}`: {error}. Free some space or use `--out`.") from error
+        raise
+    return Exported(target, to, compared.rows, compared.largest, compared.tolerance, compared.unit)
+
+
+def _checked(source: Source, folder: Path, description: dict[str, Any]) -> check.Comparison:
+    """Describe the export, have it reproduce the recorded predictions, and write down how well it did."""
+    rows = check.recorded(source)
+    _describe(folder, description)
+    with tempfile.TemporaryDirectory(prefix="foretune-") as scratch:
+        pq.write_table(rows, Path(scratch) / "rows.parquet")
+        job = (folder.resolve(), source.checkpoint.folder.resolve(), Path(scratch) / "rows.parquet")
+        (found,) = check.answers([job], Path(scratch))
+    compared = check.compare(description, rows, found)
+    if not compared.passed:
+        raise ExportError(
+            f"The {description['format']} export did not reproduce the recorded predictions: of {compared.rows} rows, "
+            f"{compared.other} have another answer, and the largest difference is {compared.largest:.3g} ({compared.unit}), "
+            f"where {compared.tolerance:g} is allowed. Nothing was written. The adapter or the recorded predictions have "
+            "changed since the run, or a library has: restore them, install the versions in `adapter/foretune.json`, or "
+            "train again."
+        )
+    _describe(folder, {**description, "check": asdict(compared)})
+    readme.write(source, folder, description["format"], compared)
+    return compared
+
+
+def _describe(folder: Path, description: dict[str, Any]) -> None:
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _require_free(target: Path) -> None:
+    """Raise ``UsageError`` where ``target`` holds anything but an earlier export."""
+    if target.is_dir() and ((target / DESCRIPTION).exists() or not any(target.iterdir())):
+        return
+    if target.exists():
+        raise UsageError(f"`{target}` exists and is no earlier export. Give another folder with `--out`.")
+
+
+def _missing_parents(target: Path) -> list[Path]:
+    """The folders above ``target`` that do not exist yet, the deepest first."""
+    return [folder for folder in target.absolute().parents if not folder.exists()]
+
+
+def _cannot_write(error: BaseException) -> bool:
+    """A full disk, a missing permission: as Python says it, or as safetensors does."""
+    from safetensors import SafetensorError
+
+    return isinstance(error, OSError) or (isinstance(error, SafetensorError) and "I/O" in str(error))

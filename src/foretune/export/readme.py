@@ -1,0 +1,162 @@
+"""README.md of an export: what it is, the lines of Python that use it with stock tools, what was checked.
+
+The adapter's own model card travels with a PEFT export; the other formats, and an adapter without a card, get this page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from foretune.export.check import Comparison
+from foretune.export.source import Source
+
+FORMS = {
+    "peft": "an ordinary PEFT folder: the adapter only, to be put on its base model.",
+    "merged": "an ordinary transformers folder: the base model with the adapter folded in, fp32.",
+    "onnx": "one ONNX file. Inputs `input_ids`, `attention_mask` (and `token_type_ids` where the tokenizer makes them), "
+    "int64 (batch, length), padded on the right; output `logits`, float32 (batch, C), already pooled.",
+}
+
+INPUTS = {
+    "classification": 'tokenizer("a text"',
+    "regression": 'tokenizer("a text"',
+    "choice": 'tokenizer(["the question"] * 2, ["one answer", "another answer"], padding=True',
+}
+
+ANSWERS = {
+    "classification": """\
+scaled = logits[0] / (how["temperature"] or 1.0)
+probabilities = np.exp(scaled - scaled.max()) / np.exp(scaled - scaled.max()).sum()
+print(how["labels"][probabilities.argmax()], probabilities.max())
+""",
+    "regression": """\
+print(logits[0, 0] * how["scale"] + how["center"])
+""",
+    "choice": """\
+scaled = logits[:, 0] / (how["temperature"] or 1.0)
+probabilities = np.exp(scaled - scaled.max()) / np.exp(scaled - scaled.max()).sum()
+print(probabilities.argmax(), probabilities.max())
+""",
+}
+
+WRITE = """\
+prompt = "a prompt"
+if how["chat"] and tokenizer.chat_template:
+    turns = [{"role": "user", "content": prompt}]
+    inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+else:
+    inputs = tokenizer(prompt + ("" if how["seq2seq"] else how["separator"]), return_tensors="pt")
+inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+with torch.inference_mode():
+    written = model.generate(**inputs, max_new_tokens=how["max_new_tokens"], do_sample=False, num_beams=1)
+start = 0 if how["seq2seq"] else inputs["input_ids"].shape[1]
+print(tokenizer.decode(written[0, start:], skip_special_tokens=True).strip())
+"""
+
+MEAN = """\
+mask = inputs["attention_mask"].unsqueeze(-1)
+logits = (logits[:, -mask.shape[1] :] * mask).sum(1) / mask.sum(1)  # the head is linear: this is mean pooling
+"""
+
+PIPELINE = """\
+
+The class is stock, so a pipeline shows the labels too (its probabilities are those before the temperature):
+
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", model=".")
+print(classify({example}, truncation=True))
+```
+"""
+
+
+def write(source: Source, folder: Path, form: str, checked: Comparison) -> None:
+    """Write ``README.md`` into ``folder`` unless the adapter's model card is there already."""
+    path = folder / "README.md"
+    if not path.exists():
+        path.write_text(page(source, form, checked), encoding="utf-8")
+
+
+def page(source: Source, form: str, checked: Comparison) -> str:
+    """The whole page."""
+    base = source.base_name.replace("`", "'")
+    stock = form == "merged" and source.kind == "classification" and source.checkpoint.ref.pooling != "mean"
+    library = "onnx" if form == "onnx" else "peft" if form == "peft" else "transformers"
+    header = [f"library_name: {library}", "tags: [foretune]", *([f"base_model: {source.hub}"] if source.hub else [])]
+    example = '{"text": "a text", "text_pair": "the second text"}' if _pairs(source) else '"a text"'
+    parts = [
+        "---\n" + "\n".join(sorted(header)) + "\n---",
+        f"# {source.kind.capitalize()}: {source.tuner.name} on `{base}`",
+        f"This folder is {FORMS[form]}",
+        f"```python\n{snippet(source, form)}```" + (PIPELINE.format(example=example) if stock else ""),
+        f"Before it was called an export, a fresh process without foretune reproduced {checked.rows} recorded predictions: "
+        f"largest difference {checked.largest:.2g} ({checked.unit}), allowed {checked.tolerance:g}.",
+        f"Text beyond {source.checkpoint.ref.max_length} tokens is cut. `export.json` says the rest: pooling, temperature, "
+        f"labels, and the base model's fingerprint `{source.checkpoint.ref.fingerprint}`. Run `{source.recipe['digest']}`, "
+        "written by [foretune](https://pypi.org/project/foretune/).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def snippet(source: Source, form: str) -> str:
+    """A script to be run inside the export folder; it ends with a newline."""
+    trust = ", trust_remote_code=True" if source.checkpoint.ref.trust_remote_code else ""
+    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("."{trust})\n'
+    description = 'how = json.loads(Path("export.json").read_text(encoding="utf-8"))\n'
+    if form == "onnx":
+        head = "import json\nfrom pathlib import Path\n\nimport numpy as np\nimport onnxruntime\nfrom transformers import AutoTokenizer\n\n"
+        session = 'session = onnxruntime.InferenceSession("model.onnx")\n'
+        ask = (
+            f'inputs = {_inputs(source)}, return_tensors="np")\n'
+            "names = [node.name for node in session.get_inputs()]\n"
+            'logits = session.run(["logits"], {name: inputs[name].astype(np.int64) for name in names})[0]\n'
+        )
+        return head + description + tokenizer + session + "\n" + ask + ANSWERS[source.kind]
+    auto, pooling = auto_class(source), source.checkpoint.ref.pooling
+    numpy = "" if source.kind == "generation" else "import numpy as np\n"
+    peft = "from peft import PeftModel\n" if form == "peft" else ""
+    head = f"import json\nfrom pathlib import Path\n\n{numpy}import torch\n{peft}from transformers import {auto}, AutoTokenizer\n\n"
+    model = _model(source, form, auto, trust)
+    if source.kind == "generation":
+        return head + description + tokenizer + model + "\n" + WRITE
+    ask = (
+        f'inputs = {_inputs(source)}, return_tensors="pt")\n'
+        "with torch.inference_mode():\n    logits = model(**inputs).logits\n"
+    )
+    pool = MEAN if pooling == "mean" else ""
+    return head + description + tokenizer + model + "\n" + ask + pool + "logits = logits.numpy()\n" + ANSWERS[source.kind]
+
+
+def auto_class(source: Source) -> str:
+    """The name of the stock class that the weights are of."""
+    match source.checkpoint.ref.pooling:
+        case "none":
+            return "AutoModelForSeq2SeqLM" if source.checkpoint.family == "encoder-decoder" else "AutoModelForCausalLM"
+        case "mean":
+            return "AutoModelForTokenClassification"
+        case _:
+            return "AutoModelForSequenceClassification"
+
+
+def _model(source: Source, form: str, auto: str, trust: str) -> str:
+    if form == "merged":
+        return f'model = {auto}.from_pretrained("."{trust}).eval()\n'
+    ref = source.checkpoint.ref
+    base = source.hub or f"path/to/{source.base_name}"
+    revision = f", revision={ref.revision!r}" if ref.revision and source.hub else ""
+    sizes = f", num_labels={source.outputs}" if source.outputs else ""
+    return (
+        f'base = {auto}.from_pretrained({base!r}{revision}{sizes}, dtype="float32"{trust})\n'
+        "base.config.pad_token_id = tokenizer.pad_token_id\n"
+        'model = PeftModel.from_pretrained(base, ".").eval()\n'
+    )
+
+
+def _pairs(source: Source) -> bool:
+    return "pair" in source.recipe["columns"] and source.kind != "choice"
+
+
+def _inputs(source: Source) -> str:
+    call = 'tokenizer("a text", "the second text"' if _pairs(source) else INPUTS[source.kind]
+    return f'{call}, truncation=True, max_length={source.checkpoint.ref.max_length}'

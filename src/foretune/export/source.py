@@ -1,0 +1,105 @@
+"""Source: a finished run as an export sees it, opened without its weights so that every refusal comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foretune.models import Checkpoint, build
+from foretune.models.locate import DEMO
+from foretune.objectives import Objective
+from foretune.objectives import make as make_objective
+from foretune.records import Part
+from foretune.training.predictor import open_base, read_recipe
+from foretune.tuners import Tuner
+from foretune.tuners import make as make_tuner
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEMO_HUB = "sentence-transformers/all-MiniLM-L6-v2"
+"""The Hub id of the checkpoint that the ``demo`` extra packages."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run.
+
+    Attributes:
+        run: the run folder.
+        adapter: its adapter folder.
+        recipe: the contents of ``adapter/foretune.json``.
+        checkpoint: the base model, opened.
+    """
+
+    run: Path
+    adapter: Path
+    recipe: Mapping[str, Any]
+    checkpoint: Checkpoint
+    tuner: Tuner
+    objective: Objective
+
+    @classmethod
+    def open(cls, run: Path, model: str | None = None) -> Source:
+        """Open ``run``; ``model`` says where the base model lies now, if elsewhere.
+
+        Raises:
+            StoreError: no finished run is there. ModelError: the base model is absent or not the one that was tuned.
+        """
+        recipe, adapter = read_recipe(run)
+        tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
+        return cls(run, adapter, recipe, open_base(recipe, model), tuner, objective)
+
+    @property
+    def kind(self) -> str:
+        """The kind of task, one of ``records.KINDS``."""
+        return str(self.recipe["kind"])
+
+    @property
+    def outputs(self) -> int:
+        """Logits per pooled text; 0 for a language model."""
+        return self.objective.outputs(len(self.recipe["labels"]))
+
+    @property
+    def hub(self) -> str | None:
+        """The base model's Hub id; None for a local folder, whose path is nobody else's business."""
+        name = self.checkpoint.ref.name
+        if name == DEMO:
+            return DEMO_HUB
+        return None if Path(name).expanduser().exists() else name
+
+    @property
+    def base_name(self) -> str:
+        """The base model as others know it: the Hub id, or the last part of a local path on one line."""
+        return self.hub or " ".join(Path(self.checkpoint.ref.name).expanduser().resolve().name.split())
+
+    def restored(self) -> nn.Module:
+        """The tuned model on the CPU, in evaluation mode. Reads the weights."""
+        network = build(self.checkpoint, self.outputs)
+        return self.tuner.restore(network.module, self.adapter).eval()
+
+    def description(self, form: str) -> dict[str, Any]:
+        """What ``export.json`` says of the run: all that ``reload.py``, or anybody, needs to predict as it did."""
+        ref, options = self.checkpoint.ref, self.recipe["objective"]["options"]
+        found: dict[str, Any] = {
+            "format": form,
+            "kind": self.kind,
+            "labels": self.recipe["labels"],
+            "pairs": "pair" in self.recipe["columns"],
+            "pooling": ref.pooling,
+            "outputs": self.outputs,
+            "temperature": self.recipe["temperature"],
+            "max_length": ref.max_length,
+            "base": {"name": self.base_name, "revision": ref.revision, "fingerprint": ref.fingerprint},
+            "trust_remote_code": ref.trust_remote_code,
+            "digest": self.recipe["digest"],
+            "tuner": self.tuner.name,
+            "precision": self.recipe["precision"],
+        }
+        if self.kind == "regression":
+            found |= {name: options[name] for name in ("center", "scale")}
+        if self.kind == "generation":
+            found |= {name: options[name] for name in ("seq2seq", "chat", "separator", "max_new_tokens")}
+        return found
