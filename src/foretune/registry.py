@@ -49,4 +49,5 @@ def find(kind: str, name: str, known: Mapping[str, T]) -> T:
         loaded: T = plugins[name].load()
         return loaded
     names = sorted({*known, *plugins})
-    raise UsageError(f"`{name}` is not a {kind}.{did_you_mean(name, names)} Known: {', '.join(names)}.")
+    article = "an" if kind[0] in "aeiou" else "a"
+    raise UsageError(f"`{name}` is not {article} {kind}.{did_you_mean(name, names)} Known: {', '.join(names)}.")

@@ -8,21 +8,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import Runs
-from hypothesis import given
+from export_cases import Runs
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretune.errors import ExportError, StoreError
 from foretune.export import check
 from foretune.export.source import Source
 
-HOW: dict[str, Any] = {"kind": "classification", "precision": "fp32"}
+HOW: dict[str, Any] = {"kind": "classification"}
 
 
 def table(probabilities: list[list[float]]) -> pa.Table:
     return pa.table({"probabilities": probabilities, "prediction": [str(int(np.argmax(p))) for p in probabilities]})
 
 
+@settings(deadline=None)
 @given(
     logits=st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=1, max_size=8),
     row=st.integers(0, 7),
@@ -37,15 +38,15 @@ def test_a_probability_beyond_the_tolerance_fails_and_one_within_it_passes(
     found[row % len(found)][0] += shift
     compared = check.compare(HOW, table(wanted), found)
     assert compared.largest == pytest.approx(abs(shift))
-    if abs(shift) > check.TOLERANCE["fp32"]:
+    if abs(shift) > check.TOLERANCE:
         assert not compared.passed
-    if abs(shift) < check.TOLERANCE["fp32"] / 2:
+    if abs(shift) < check.TOLERANCE / 2:
         assert compared.passed
 
 
 def test_another_label_passes_only_where_the_record_was_undecided() -> None:
     undecided = check.compare(HOW, table([[0.5002, 0.4998]]), [[0.4998, 0.5002]])
-    decided = check.compare({**HOW, "precision": "bf16"}, table([[0.53, 0.47]]), [[0.49, 0.51]])
+    decided = check.compare(HOW, table([[0.5008, 0.4992]]), [[0.4998, 0.5002]])
     assert undecided.passed
     assert undecided.other == 0
     assert decided.other == 1
@@ -54,7 +55,7 @@ def test_another_label_passes_only_where_the_record_was_undecided() -> None:
 
 def test_not_a_number_never_passes() -> None:
     assert not check.compare(HOW, table([[0.5, 0.5], [0.1, 0.9]]), [[float("nan")] * 2, [0.1, 0.9]]).passed
-    how = {"kind": "regression", "precision": "fp32", "scale": 1.0}
+    how = {"kind": "regression", "scale": 1.0}
     assert not check.compare(how, pa.table({"prediction": ["1.0"]}), [float("nan")]).passed
 
 
@@ -65,15 +66,16 @@ def test_another_number_of_classes_is_named() -> None:
 
 @pytest.mark.parametrize(("scale", "passes"), [(100.0, True), (1.0, False)])
 def test_numbers_are_compared_in_standard_deviations(scale: float, passes: bool) -> None:
-    how = {"kind": "regression", "precision": "fp32", "scale": scale}
+    how = {"kind": "regression", "scale": scale}
     assert check.compare(how, pa.table({"prediction": ["20.0", "30.0"]}), [20.01, 30.0]).passed is passes
 
 
-def test_every_text_must_be_the_same_in_fp32_and_three_of_four_in_bf16() -> None:
+def test_every_text_must_be_the_same() -> None:
     rows = pa.table({"prediction": ["a", "b", "c", "d"]})
-    for precision, found, passes in [("fp32", "abcx", False), ("bf16", "abcx", True), ("bf16", "abxx", False)]:
-        how = {"kind": "generation", "precision": precision}
-        assert check.compare(how, rows, list(found)).passed is passes
+    assert check.compare({"kind": "generation"}, rows, list("abcd")).passed
+    compared = check.compare({"kind": "generation"}, rows, list("abcx"))
+    assert not compared.passed
+    assert (compared.other, compared.largest) == (1, 0.25)
 
 
 def write_predictions(run: Path, splits: dict[str, int]) -> None:
@@ -105,15 +107,10 @@ def test_the_test_split_comes_first_and_is_sampled_from_end_to_end(
     assert len(rows) == sum(taken.values())
 
 
-def test_a_prompt_that_was_cut_for_its_response_is_passed_over(runs: Runs, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(runs("adapter"), tmp_path / "run"))
-    rows = pq.read_table(run / "predictions.parquet").to_pylist()
-    rows[0] |= {"text": " ".join(["red"] * 30), "label": "one two three"}
-    pq.write_table(pa.Table.from_pylist(rows), run / "predictions.parquet")
-    kept = check.recorded(Source.open(run)).to_pylist()
-    assert rows[0]["text"] not in [row["text"] for row in kept]
-    assert len(kept) == len(rows) - 1
-    pq.write_table(pa.Table.from_pylist(rows[:1]), run / "predictions.parquet")
+def test_a_run_without_evaluated_rows_cannot_be_checked(runs: Runs, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs("mean"), tmp_path / "run"))
+    rows = pq.read_table(run / "predictions.parquet")
+    pq.write_table(rows.slice(0, 0), run / "predictions.parquet")
     with pytest.raises(ExportError, match="no prediction"):
         check.recorded(Source.open(run))
 

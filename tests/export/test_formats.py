@@ -1,4 +1,4 @@
-"""Every format of every kind of run: built here, reloaded by stock tools in one fresh process, compared with the record."""
+"""Every format of every kind of run: built here, reloaded in one fresh process, compared with the record."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import COLOURS, Runs
+from export_cases import LABELS, Runs
 
 from foretune.errors import ModelError, UsageError
 from foretune.export import FORMATS, check, readme
@@ -27,8 +27,9 @@ GIVEN = {
     "choice": ("peft", "merged", "onnx"),
     "prefix": ("peft", "onnx"),
     "prompt": ("peft", "onnx"),
-    "llama": ("merged",),
-    "adapter": ("peft", "merged"),
+    "writer": ("merged",),
+    "eos": ("peft", "merged"),
+    "chat": ("peft", "merged"),
     "t5": ("peft", "merged"),
 }
 EVERY = [(name, form) for name, forms in GIVEN.items() for form in forms]
@@ -56,7 +57,7 @@ Exports = dict[tuple[str, str], Built]
 
 @pytest.fixture(scope="module")
 def exports(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Exports:
-    """Every export of ``EVERY`` with what one fresh process answered; the gate itself is tested in ``test_hand_over``."""
+    """Every export of ``EVERY`` with what one fresh process answered; for the gate see ``test_hand_over``."""
     home = tmp_path_factory.mktemp("exports")
     made = {}
     for name, form in EVERY:
@@ -68,7 +69,9 @@ def exports(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Exports:
         rows = check.recorded(source)
         pq.write_table(rows, home / name / "rows.parquet")
         made[name, form] = Built(source, folder, rows, how, [])
-    jobs = [(built.folder, built.source.checkpoint.folder, built.folder.parent / "rows.parquet") for built in made.values()]
+    jobs = [
+        (built.folder, built.source.checkpoint.folder, built.folder.parent / "rows.parquet") for built in made.values()
+    ]
     for built, found in zip(made.values(), check.answers(jobs, home), strict=True):
         built.answers.extend(found)
     return made
@@ -101,7 +104,7 @@ def test_the_recorded_predictions_differ_from_row_to_row(runs: Runs, name: str) 
     assert len(set(rows[column].to_pylist())) > 3
 
 
-@pytest.mark.parametrize(("name", "form"), [(n, f) for n, f in EVERY if (n, f) != ("choice", "peft")])
+@pytest.mark.parametrize(("name", "form"), EVERY)
 def test_the_answers_of_another_row_do_not_pass(exports: Exports, name: str, form: str) -> None:
     built = exports[name, form]
     assert not check.compare(built.how, built.rows, built.answers[1:] + built.answers[:1]).passed
@@ -116,6 +119,10 @@ def test_a_form_that_the_run_does_not_have_is_refused_in_one_sentence(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # these two are stock PEFT's
+@pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")
 @pytest.mark.parametrize(("name", "form"), EVERY)
 def test_the_lines_in_the_readme_give_what_predict_gives(
     exports: Exports,
@@ -129,12 +136,13 @@ def test_the_lines_in_the_readme_give_what_predict_gives(
     lines = lines.replace(f"path/to/{built.source.base_name}", str(built.source.checkpoint.folder))
     row: dict[str, Any] = {"row": 1, "text": "a text", "pair": None, "choices": None, "label": None}
     if built.how["kind"] == "choice":
-        row |= {"text": "red dog cat", "choices": ["red fox", "sky"]}
-        lines = lines.replace('["the question"] * 2, ["one answer", "another answer"]', '["red dog cat"] * 2, ["red fox", "sky"]')
+        row |= {"text": "good film was", "choices": ["nice food", "bad"]}
+        lines = lines.replace("the question", "good film was")
+        lines = lines.replace('"one answer", "another answer"', '"nice food", "bad"')
     else:
-        row |= {"text": "red dog cat", "pair": "three" if built.how["pairs"] else None}
-        lines = lines.replace('"a text"', '"red dog cat"').replace('"a prompt"', '"red dog cat"')
-        lines = lines.replace('"the second text"', '"three"')
+        row |= {"text": "good film was", "pair": "poor" if built.how["pairs"] else None}
+        lines = lines.replace('"a text"', '"good film was"').replace('"a prompt"', '"good film was"')
+        lines = lines.replace('"the second text"', '"poor"')
     monkeypatch.chdir(built.folder)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -155,24 +163,24 @@ def test_the_lines_in_the_readme_give_what_predict_gives(
 def test_a_pipeline_shows_the_users_labels(exports: Exports, name: str) -> None:
     from transformers import pipeline
 
-    (answer,) = pipeline("text-classification", model=str(exports[name, "merged"].folder))("red dog", truncation=True)
-    assert answer["label"] in [f"the {colour}, or so" for colour in COLOURS]
+    (answer,) = pipeline("text-classification", model=str(exports[name, "merged"].folder))("good film", truncation=True)
+    assert answer["label"] in LABELS
 
 
 def test_a_pair_goes_through_a_pipeline_as_the_readme_says(exports: Exports) -> None:
     from transformers import pipeline
 
     built = exports["pair", "merged"]
-    said = readme.page(built.source, "merged", check.Comparison(1, 0, 0.0, 1e-3, "probability"))
+    said = readme.page(built.source, "merged", check.Comparison(1, 0, 0.0, "probability"))
     assert '{"text": "a text", "text_pair": "the second text"}' in said
-    answer = pipeline("text-classification", model=str(built.folder))({"text": "red dog", "text_pair": "three"})
+    answer = pipeline("text-classification", model=str(built.folder))({"text": "good film", "text_pair": "poor"})
     assert answer["label"] in built.how["labels"]
 
 
 def test_a_merged_writer_writes_greedily_and_as_long_as_it_was_trained_to(exports: Exports) -> None:
     import transformers
 
-    built = exports["adapter", "merged"]
+    built = exports["chat", "merged"]
     settings = transformers.GenerationConfig.from_pretrained(built.folder)
     assert settings.max_new_tokens == built.how["max_new_tokens"]
     assert not settings.do_sample

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Runs
+from export_cases import Runs
 
 from foretune.errors import ExportError, UsageError
 from foretune.export import onnx_graph
@@ -37,7 +37,9 @@ def test_a_graph_that_knows_one_shape_only_is_not_believed(
         import torch
 
         names = list(example)
-        torch.onnx.export(model, tuple(example.values()), str(path), input_names=names, output_names=["logits"], dynamo=False)
+        torch.onnx.export(
+            model, tuple(example.values()), str(path), input_names=names, output_names=["logits"], dynamo=False
+        )
 
     monkeypatch.setitem(onnx_graph.EXPORTERS, "trace", frozen)
     monkeypatch.delitem(onnx_graph.EXPORTERS, "torch.export")
@@ -79,7 +81,9 @@ def test_the_second_exporter_serves_where_the_first_does_not(
     assert [path.name for path in tmp_path.glob("model*")] == ["model.onnx"]
 
 
-def test_the_absent_extra_is_named_with_its_pip_line(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_absent_extra_is_named_with_its_pip_line(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UsageError, match=r"onnxruntime, not installed here\. Run: pip install 'foretune\[onnx\]'"):
         onnx(Source.open(runs("mean")), tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional  # typer reads the annotations at run time
+from typing import Annotated  # typer reads the annotations at run time
 
 import typer
 
@@ -14,8 +14,8 @@ app = typer.Typer()
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     to: Annotated[str, typer.Option(help="peft, merged, onnx or decision.")],
-    out: Annotated[Optional[Path], typer.Option(help="Folder to write; default RUN/export/FORMAT.")] = None,
-    model: Annotated[Optional[str], typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export/FORMAT.")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Hand a finished run over in a stock format.

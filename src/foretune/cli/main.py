@@ -14,15 +14,15 @@ import typer
 from foretune.errors import ForetuneError, Interrupted
 
 COMMANDS = {
-    "tune": "Recommend, train once, evaluate, report, save: the main job.",
+    "tune": "Recommend, train once, judge, report, save.",
     "recommend": "The plan alone; trains nothing.",
     "predict": "Label new rows with a finished run.",
-    "export": "Hand a finished run over as PEFT, merged or ONNX files, checked in a fresh process.",
+    "export": "Hand a run over as PEFT, merged or ONNX files.",
     "report": "Write a run's report again as one self-contained HTML page.",
     "runs": "List, show, compare and import earlier runs.",
     "tasks": "The catalog of known data sets.",
     "doctor": "Say what this machine can do and what is missing.",
-    "demo": "The whole product on a real data set and a real model, without network.",
+    "demo": "The whole product on real data, without network.",
 }
 """Command -> its line in ``foretune --help``. The module ``foretune.cli.<command>`` holds ``app``, a Typer."""
 
@@ -46,9 +46,9 @@ def build(wanted: str | None) -> typer.Typer:
         name="foretune",
         help=HELP,
         epilog=EXIT_CODES,
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="rich" if wanted else None,  # loading rich would double the time of `foretune --help`
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name, line in COMMANDS.items():
@@ -62,12 +62,17 @@ def build(wanted: str | None) -> typer.Typer:
             app.add_typer(module, name=name, help=line)
 
     @app.callback(invoke_without_command=True)
-    def root(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    def root(
+        context: typer.Context, version: bool = typer.Option(False, "--version", help="Print the version and stop.")
+    ) -> None:
         if version:
             from foretune import __version__
 
             typer.echo(f"foretune {__version__}")
             raise typer.Exit
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+            raise typer.Exit(2)
 
     return app
 

@@ -150,9 +150,12 @@ def run(
         drafted = prepare_plan(source, options, measure=True, say=shown.say)
         print_json(drafted.to_json()) if json else show_plan(shown, drafted)
         return
-    result = start(
-        source, options=options, out=out, overwrite=overwrite, remember=remember, progress=shown, say=shown.say
-    )
+    try:
+        result = start(
+            source, options=options, out=out, overwrite=overwrite, remember=remember, progress=shown, say=shown.say
+        )
+    finally:
+        shown.finish()
     print_json(result.to_json()) if json else show_result(shown, result)
 
 

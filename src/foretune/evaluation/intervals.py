@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,16 +43,19 @@ _CELLS = 1_000_000
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927), inside [0, 1] and of positive width even at 0 and ``n``.
 
+    In closed form: with z the normal quantile and p = successes / n, the centre is (p + z^2/2n) / (1 + z^2/n) and the half
+    width z / (1 + z^2/n) * sqrt(p (1 - p)/n + z^2/4n^2). scipy has it too, but takes longer to load than a report to draw.
+
     >>> [round(bound, 4) for bound in wilson(9, 10)]
     [0.5958, 0.9821]
     """
     if not (0 <= successes <= n and n > 0):
         raise UsageError(f"`0 <= successes <= n` and `n > 0` must hold, but got {successes=}, {n=}.")
-    from scipy.stats import binomtest
-
-    found = binomtest(int(successes), int(n)).proportion_ci(confidence_level=level, method="wilson")
-    share = successes / n
-    return max(0.0, min(float(found.low), share)), min(1.0, max(float(found.high), share))
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, scale = successes / n, 1 + z * z / n
+    centre = (share + z * z / (2 * n)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
 def over_seeds(values: ArrayLike, level: float = LEVEL) -> Interval:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretune.errors import ModelError, UsageError
+from foretune.errors import ModelError, StoreError, UsageError
 from foretune.export.onnx_graph import export_graph, require_onnx
 from foretune.export.source import Source
 from foretune.models.network import quiet
@@ -38,8 +38,16 @@ def peft(source: Source, folder: Path) -> dict[str, Any]:
         )
     shutil.copytree(source.adapter, folder, dirs_exist_ok=True)
     path = folder / ADAPTER_CONFIG
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"base_model_name_or_path": source.hub, "revision": source.checkpoint.ref.revision if source.hub else None}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(
+            f"`{source.adapter / ADAPTER_CONFIG}` cannot be read: {error}. Restore it from a copy."
+        ) from error
+    config |= {
+        "base_model_name_or_path": source.hub,
+        "revision": source.checkpoint.ref.revision if source.hub else None,
+    }
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return {}
 

@@ -61,7 +61,7 @@ def export(run: Path, to: str, out: Path | None = None, model: str | None = None
     Args:
         run: the folder of a finished run.
         to: one of ``FORMATS``.
-        out: the folder to write, default ``<run>/export/<to>``; an earlier export there is replaced once this one passed.
+        out: the folder to write, default ``<run>/export/<to>``; an earlier export there is replaced once this passed.
         model: where the base model lies now, if elsewhere.
 
     Raises:
@@ -89,7 +89,9 @@ def export(run: Path, to: str, out: Path | None = None, model: str | None = None
             for folder in made:
                 folder.rmdir()
         if _cannot_write(error):
-            raise StoreError(f"The export cannot be written to `{target}`: {error}. Free some space or use `--out`.") from error
+            raise StoreError(
+                f"The export cannot be written to `{target}`: {error}. Free some space or use `--out`."
+            ) from error
         raise
     return Exported(target, to, compared.rows, compared.largest, compared.tolerance, compared.unit)
 
@@ -106,10 +108,10 @@ def _checked(source: Source, folder: Path, description: dict[str, Any]) -> check
     if not compared.passed:
         raise ExportError(
             f"The {description['format']} export did not reproduce the recorded predictions: of {compared.rows} rows, "
-            f"{compared.other} have another answer, and the largest difference is {compared.largest:.3g} ({compared.unit}), "
-            f"where {compared.tolerance:g} is allowed. Nothing was written. The adapter or the recorded predictions have "
-            "changed since the run, or a library has: restore them, install the versions in `adapter/foretune.json`, or "
-            "train again."
+            f"{compared.other} have another answer, and the largest difference is {compared.largest:.3g} "
+            f"({compared.unit}), where {compared.tolerance:g} is allowed. Nothing was written. The adapter or the "
+            "predictions have changed since the run, or a library has: restore them, install the versions in "
+            "`adapter/foretune.json`, or train again."
         )
     _describe(folder, {**description, "check": asdict(compared)})
     readme.write(source, folder, description["format"], compared)

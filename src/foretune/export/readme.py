@@ -1,6 +1,6 @@
 """README.md of an export: what it is, the lines of Python that use it with stock tools, what was checked.
 
-The adapter's own model card travels with a PEFT export; the other formats, and an adapter without a card, get this page.
+The adapter's own model card travels with a PEFT export; other formats, and an adapter without a card, get this page.
 """
 
 from __future__ import annotations
@@ -13,9 +13,43 @@ from foretune.export.source import Source
 FORMS = {
     "peft": "an ordinary PEFT folder: the adapter only, to be put on its base model.",
     "merged": "an ordinary transformers folder: the base model with the adapter folded in, fp32.",
-    "onnx": "one ONNX file. Inputs `input_ids`, `attention_mask` (and `token_type_ids` where the tokenizer makes them), "
-    "int64 (batch, length), padded on the right; output `logits`, float32 (batch, C), already pooled.",
+    "onnx": "one ONNX file. Inputs: what the tokenizer gives, int64 (batch, length), padded on the right; "
+    "output: `logits`, float32 (batch, C), already pooled.",
 }
+
+IMPORTS = """\
+import json
+from pathlib import Path
+
+{numpy}import torch
+{peft}from transformers import {auto}, AutoTokenizer
+
+"""
+
+LOGITS = """\
+inputs = {inputs}, return_tensors="pt")
+with torch.inference_mode():
+    logits = model(**inputs).logits
+{pool}logits = logits.numpy()
+"""
+
+ONNX_IMPORTS = """\
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from transformers import AutoTokenizer
+
+"""
+
+ONNX_LOGITS = """\
+session = onnxruntime.InferenceSession("model.onnx")
+
+inputs = {inputs}, return_tensors="np")
+names = [node.name for node in session.get_inputs()]
+logits = session.run(["logits"], {{name: inputs[name].astype(np.int64) for name in names}})[0]
+"""
 
 INPUTS = {
     "classification": 'tokenizer("a text"',
@@ -80,8 +114,8 @@ def write(source: Source, folder: Path, form: str, checked: Comparison) -> None:
 
 def page(source: Source, form: str, checked: Comparison) -> str:
     """The whole page."""
-    base = source.base_name.replace("`", "'")
-    stock = form == "merged" and source.kind == "classification" and source.checkpoint.ref.pooling != "mean"
+    base, ref = source.base_name.replace("`", "'"), source.checkpoint.ref
+    stock = form == "merged" and source.kind == "classification" and ref.pooling != "mean"
     library = "onnx" if form == "onnx" else "peft" if form == "peft" else "transformers"
     header = [f"library_name: {library}", "tags: [foretune]", *([f"base_model: {source.hub}"] if source.hub else [])]
     example = '{"text": "a text", "text_pair": "the second text"}' if _pairs(source) else '"a text"'
@@ -90,11 +124,11 @@ def page(source: Source, form: str, checked: Comparison) -> str:
         f"# {source.kind.capitalize()}: {source.tuner.name} on `{base}`",
         f"This folder is {FORMS[form]}",
         f"```python\n{snippet(source, form)}```" + (PIPELINE.format(example=example) if stock else ""),
-        f"Before it was called an export, a fresh process without foretune reproduced {checked.rows} recorded predictions: "
+        f"A fresh process without foretune reproduced {checked.rows} of the run's recorded predictions: "
         f"largest difference {checked.largest:.2g} ({checked.unit}), allowed {checked.tolerance:g}.",
-        f"Text beyond {source.checkpoint.ref.max_length} tokens is cut. `export.json` says the rest: pooling, temperature, "
-        f"labels, and the base model's fingerprint `{source.checkpoint.ref.fingerprint}`. Run `{source.recipe['digest']}`, "
-        "written by [foretune](https://pypi.org/project/foretune/).",
+        f"Text beyond {ref.max_length} tokens is cut. `export.json` says the rest: pooling, temperature, labels, the "
+        f"base model's fingerprint `{ref.fingerprint}`. Run `{source.recipe['digest']}`, written by "
+        "[foretune](https://pypi.org/project/foretune/).",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -102,30 +136,23 @@ def page(source: Source, form: str, checked: Comparison) -> str:
 def snippet(source: Source, form: str) -> str:
     """A script to be run inside the export folder; it ends with a newline."""
     trust = ", trust_remote_code=True" if source.checkpoint.ref.trust_remote_code else ""
-    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("."{trust})\n'
-    description = 'how = json.loads(Path("export.json").read_text(encoding="utf-8"))\n'
-    if form == "onnx":
-        head = "import json\nfrom pathlib import Path\n\nimport numpy as np\nimport onnxruntime\nfrom transformers import AutoTokenizer\n\n"
-        session = 'session = onnxruntime.InferenceSession("model.onnx")\n'
-        ask = (
-            f'inputs = {_inputs(source)}, return_tensors="np")\n'
-            "names = [node.name for node in session.get_inputs()]\n"
-            'logits = session.run(["logits"], {name: inputs[name].astype(np.int64) for name in names})[0]\n'
-        )
-        return head + description + tokenizer + session + "\n" + ask + ANSWERS[source.kind]
-    auto, pooling = auto_class(source), source.checkpoint.ref.pooling
-    numpy = "" if source.kind == "generation" else "import numpy as np\n"
-    peft = "from peft import PeftModel\n" if form == "peft" else ""
-    head = f"import json\nfrom pathlib import Path\n\n{numpy}import torch\n{peft}from transformers import {auto}, AutoTokenizer\n\n"
-    model = _model(source, form, auto, trust)
-    if source.kind == "generation":
-        return head + description + tokenizer + model + "\n" + WRITE
-    ask = (
-        f'inputs = {_inputs(source)}, return_tensors="pt")\n'
-        "with torch.inference_mode():\n    logits = model(**inputs).logits\n"
+    opened = (
+        'how = json.loads(Path("export.json").read_text(encoding="utf-8"))\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("."{trust})\n'
     )
-    pool = MEAN if pooling == "mean" else ""
-    return head + description + tokenizer + model + "\n" + ask + pool + "logits = logits.numpy()\n" + ANSWERS[source.kind]
+    if form == "onnx":
+        return ONNX_IMPORTS + opened + ONNX_LOGITS.format(inputs=_inputs(source)) + ANSWERS[source.kind]
+    auto = auto_class(source)
+    imports = IMPORTS.format(
+        numpy="" if source.kind == "generation" else "import numpy as np\n",
+        peft="from peft import PeftModel\n" if form == "peft" else "",
+        auto=auto,
+    )
+    head = imports + opened + _model(source, form, auto, trust) + "\n"
+    if source.kind == "generation":
+        return head + WRITE
+    pool = MEAN if source.checkpoint.ref.pooling == "mean" else ""
+    return head + LOGITS.format(inputs=_inputs(source), pool=pool) + ANSWERS[source.kind]
 
 
 def auto_class(source: Source) -> str:
@@ -159,4 +186,5 @@ def _pairs(source: Source) -> bool:
 
 def _inputs(source: Source) -> str:
     call = 'tokenizer("a text", "the second text"' if _pairs(source) else INPUTS[source.kind]
-    return f'{call}, truncation=True, max_length={source.checkpoint.ref.max_length}'
+    plain = ", split_special_tokens=True" if source.checkpoint.ref.pooling == "eos" else ""
+    return f"{call}, truncation=True, max_length={source.checkpoint.ref.max_length}{plain}"

@@ -1,8 +1,8 @@
 """Reload an export with stock tools and predict: run as a script, in a process that never imports foretune.
 
-``python reload.py FOLDER BASE ROWS OUT`` reads ``ROWS`` (Parquet: text, pair, choices) and writes the answers to ``OUT``
-(JSON: a list of probability lists, numbers or texts). ``BASE`` is where the base model lies, which only a PEFT export needs.
-Several such quadruples are done one after the other. It is also the shortest true account of how an export is used elsewhere.
+``python reload.py FOLDER BASE ROWS OUT`` reads ``ROWS`` (Parquet: text, pair, choices) and writes the answers into
+``OUT`` (JSON: a list of probability lists, numbers or texts). ``BASE`` is where the base model lies, for PEFT exports.
+Several such quadruples are done in turn. It is also the shortest true account of how an export is used elsewhere.
 """
 
 import json
@@ -37,9 +37,10 @@ def texts(row: dict[str, Any], how: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def finish(logits: np.ndarray, how: dict[str, Any]) -> object:
     """Logits ``(sequences, C)`` of one row as probabilities or a number."""
+    logits = logits.astype(np.float64)
     if how["kind"] == "regression":
         return float(logits[0, 0] * how["scale"] + how["center"])
-    flat = logits.astype(np.float64).ravel() / (how["temperature"] or 1.0)
+    flat = logits.ravel() / (how["temperature"] or 1.0)
     exp = np.exp(flat - flat.max())
     return (exp / exp.sum()).tolist()
 
@@ -73,13 +74,16 @@ def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).eval()
 
+    plain = {"split_special_tokens": True} if how["pooling"] == "eos" else {}  # one end token per text, ours
+    cut = {"truncation": True, "max_length": how["max_length"], "return_tensors": "pt"}
+
     def answer(row: dict[str, Any]) -> object:
         with torch.inference_mode():
             if how["kind"] == "generation":
                 return write(row)
             kept = []
             for pair in texts(row, how):
-                inputs = tokenizer(*pair, truncation=True, max_length=how["max_length"], return_tensors="pt").to(device)
+                inputs = tokenizer(*pair, **cut, **plain).to(device)
                 logits = model(**inputs).logits.float()
                 if how["pooling"] == "mean":
                     logits = logits[:, -inputs["input_ids"].shape[1] :].mean(1)
@@ -96,10 +100,12 @@ def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
             prompt += how["separator"]
         ids = tokenizer(prompt, add_special_tokens=seq2seq or not chat)["input_ids"]
         end = tokenizer.eos_token_id
-        if end is not None:  # a causal prompt never ends in the end token, that of an encoder always does
+        if end is not None and (
+            seq2seq or not chat
+        ):  # a causal prompt never ends in the end token, that of T5 always does
             ids = ids[:-1] if ids and ids[-1] == end else ids
             ids = [*ids, end] if seq2seq else ids
-        ids = ids[: how["max_length"]] if seq2seq else ids[-how["max_length"] :]
+        ids = ids[: how["max_length"]] if seq2seq else ids[-(how["max_length"] - how["max_new_tokens"]) :]
         written = model.generate(
             input_ids=torch.tensor([ids], device=device),
             attention_mask=torch.ones(1, len(ids), dtype=torch.long, device=device),

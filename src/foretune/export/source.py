@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foretune.errors import StoreError
 from foretune.models import Checkpoint, build
 from foretune.models.locate import DEMO
 from foretune.objectives import Objective
@@ -76,9 +77,20 @@ class Source:
         return self.hub or " ".join(Path(self.checkpoint.ref.name).expanduser().resolve().name.split())
 
     def restored(self) -> nn.Module:
-        """The tuned model on the CPU, in evaluation mode. Reads the weights."""
+        """The tuned model on the CPU, in evaluation mode. Reads the weights.
+
+        Raises:
+            StoreError: the adapter's file is not what safetensors wrote. ModelError: it does not fit the base model.
+        """
+        from safetensors import SafetensorError
+
         network = build(self.checkpoint, self.outputs)
-        return self.tuner.restore(network.module, self.adapter).eval()
+        try:
+            return self.tuner.restore(network.module, self.adapter).eval()
+        except SafetensorError as error:
+            raise StoreError(
+                f"The adapter in `{self.adapter}` cannot be read: {error}. Restore it from a copy."
+            ) from error
 
     def description(self, form: str) -> dict[str, Any]:
         """What ``export.json`` says of the run: all that ``reload.py``, or anybody, needs to predict as it did."""
@@ -96,7 +108,6 @@ class Source:
             "trust_remote_code": ref.trust_remote_code,
             "digest": self.recipe["digest"],
             "tuner": self.tuner.name,
-            "precision": self.recipe["precision"],
         }
         if self.kind == "regression":
             found |= {name: options[name] for name in ("center", "scale")}

@@ -52,12 +52,12 @@ def open_checkpoint(ref: ModelRef, kind: str) -> Checkpoint:
     """Open ``ref`` for a task of ``kind`` (one of ``records.KINDS``); reads no weights.
 
     Raises:
-        ModelError: absent or unsafe files, remote code that the user did not allow, a family that cannot serve ``kind``,
-            a pooling that the family does not have.
+        ModelError: absent or unsafe files, remote code that the user did not allow, no vocabulary, a family that cannot
+            serve ``kind``, a pooling that the family does not have.
     """
+    folder = locate(ref)
     from transformers import AutoConfig, AutoTokenizer
 
-    folder = locate(ref)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=ref.trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=ref.trust_remote_code)
@@ -68,8 +68,12 @@ def open_checkpoint(ref: ModelRef, kind: str) -> Checkpoint:
     family = family_of(config)
     if kind == "generation" and family == "encoder":
         raise ModelError(
-            f"A prompt -> response task needs a decoder or an encoder-decoder, but `{ref.name}` ({config.model_type}) is an "
-            "encoder. Name a generative model with `--model`."
+            f"A prompt -> response task needs a decoder or an encoder-decoder, but `{ref.name}` ({config.model_type}) "
+            "is an encoder. Name a generative model with `--model`."
+        )
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise ModelError(
+            f"`{ref.name}` holds no vocabulary of a tokenizer. Copy its tokenizer files beside the weights."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

@@ -1,8 +1,9 @@
 """The network for a kind of task: always a stock transformers class, so that stock tools can reload what we save.
 
 ``cls``, ``last`` and ``eos`` use ``AutoModelForSequenceClassification``. ``mean`` uses
-``AutoModelForTokenClassification``: its head is linear, so the mean of the per-token logits over the attention mask *is*
-the head applied to the mean-pooled hidden state, and no class of our own has to exist when the adapter is loaded elsewhere.
+``AutoModelForTokenClassification``: where its head is linear (of the usual families only ModernBERT's is not), the mean
+of the per-token logits over the attention mask *is* the head applied to the mean-pooled hidden state, and no class of
+our own has to exist when the adapter is loaded elsewhere.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Network:
 
 
 def build(checkpoint: Checkpoint, outputs: int) -> Network:
-    """Load the weights into the class that ``checkpoint.ref.pooling`` asks for, with ``outputs`` logits per pooled text.
+    """Load the weights into the class that ``checkpoint.ref.pooling`` asks for, with ``outputs`` logits per text.
 
     Fresh weights are drawn from torch's global generator: seed it just before.
 
@@ -106,12 +107,12 @@ def require_whole(name: str, module: PreTrainedModel, missing: set[str], fresh: 
     A head is a module beside the backbone, or the backbone's pooler.
     """
     body = f"{module.base_model_prefix}."
-    heads = tuple(f"{f}." for f in fresh if not f.startswith(body) or "pool" in f)
+    heads = tuple(f"{f}." for f in fresh if not f"{f}.".startswith(body) or "pool" in f)
     lost = sorted(key for key in missing if not key.startswith(heads))
     if lost:
         raise ModelError(
-            f"The weights of `{name}` lack {len(lost)} tensors of {type(module).__name__}, or have them in another shape "
-            f"(first: `{lost[0]}`): they would start at random. Name a complete checkpoint of this architecture."
+            f"The weights of `{name}` lack {len(lost)} tensors of {type(module).__name__}, or have them in another "
+            f"shape (first: `{lost[0]}`): they would start at random. Name a complete checkpoint of this architecture."
         )
 
 

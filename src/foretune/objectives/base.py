@@ -43,10 +43,9 @@ class Ragged:
     @classmethod
     def join(cls, parts: Sequence[Ragged]) -> Ragged:
         """Put one behind the other."""
-        offsets = [np.zeros(1, np.int64)]
-        for part in parts:
-            offsets.append(part.offsets[1:] + offsets[-1][-1])
-        return cls(np.concatenate([p.values for p in parts] or [np.zeros(0, np.int32)]), np.concatenate(offsets))
+        lengths = [np.zeros(1, np.int64), *(part.lengths for part in parts)]
+        values = [np.zeros(0, np.int32), *(part.values for part in parts)]
+        return cls(np.concatenate(values), np.cumsum(np.concatenate(lengths)))
 
     def __getitem__(self, i: int) -> np.ndarray:
         return self.values[self.offsets[i] : self.offsets[i + 1]]

@@ -1,11 +1,11 @@
 """Supervised response loss: a language model learns to write the response; the prompt is read but not learned.
 
-The prompt goes through the tokenizer's chat template when it has one, otherwise it is followed by a newline. Only response
-tokens, the end token included, carry loss: the mask is built from lengths, never by searching for text.
+The prompt goes through the tokenizer's chat template when it has one, otherwise it is followed by a newline. Only
+response tokens, the end token included, carry loss: the mask is built from lengths, never by searching for text.
 
-A causal model holds prompt and response in one length limit. A prompt that is too long loses its beginning: in the loss as
-much as its response needs, in writing as much as ``max_new_tokens`` needs. What is written therefore does not depend on
-whether the right response is known.
+A causal model holds prompt and response in one length limit. A prompt that is too long loses its beginning: in the loss
+as much as its response needs, in writing as much as ``max_new_tokens`` needs. What is written therefore does not depend
+on whether the right response is known.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Response(Objective):
     """Mean negative log-likelihood per response token; greedy decoding.
 
     Attributes:
-        max_new_tokens: longest response to write; 0 = half as long again as the longest in training (set by ``fitted``),
-            but for a causal model not beyond half the length limit unless a training response is.
+        max_new_tokens: longest response to write; 0 = half as long again as the longest in training (set by
+            ``fitted``), but for a causal model not beyond half the length limit unless a training response is.
         chat: wrap the prompt in the tokenizer's chat template when it has one.
         separator: what follows the prompt otherwise.
         references: separator between several accepted responses in one row; the first is the one learned.
@@ -65,8 +65,8 @@ class Response(Objective):
         new = self.max_new_tokens or (min(ample, max(longest, limit // 2)) if encoded.joined else ample)
         if encoded.joined and new >= limit:
             raise UsageError(
-                f"`max_new_tokens` must leave room for a prompt within {limit} tokens, but got {new}. Use less, or a larger "
-                "`--max-length`."
+                f"`max_new_tokens` must leave room for a prompt within {limit} tokens, but got {new}. Use less, or a "
+                "larger `--max-length`."
             )
         seq2seq = checkpoint.family == "encoder-decoder"
         return replace(self, max_new_tokens=new, seq2seq=seq2seq, pad_id=int(checkpoint.tokenizer.pad_token_id or 0))
@@ -211,7 +211,7 @@ def _require_tokens(ragged: Ragged, table: pa.Table, what: str) -> None:
 
 
 def _cut(ragged: Ragged, limits: np.ndarray, *, keep_end: bool) -> Ragged:
-    """Shorten each sequence to its limit, which is at least 1; a causal prompt keeps its end, where the question stands."""
+    """Shorten each sequence to its limit (at least 1); a causal prompt keeps its end, where the question stands."""
     if (ragged.lengths <= limits).all():
         return ragged
     rows = (ragged[i] for i in range(len(ragged)))

@@ -12,6 +12,7 @@ from typing import Any
 
 from foretune.errors import ResourceError, UsageError
 from foretune.models import Checkpoint, open_checkpoint
+from foretune.models.locate import DEMO
 from foretune.models.network import require_memory
 from foretune.objectives import OBJECTIVES
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
@@ -48,6 +49,16 @@ class Draft:
     probe: Probe | None = None
     notes: tuple[str, ...] = ()
 
+    def sentence(self) -> str:
+        """What will be run, in one line."""
+        tuner, course = self.config.tuner, self.config.schedule
+        options = ", ".join(f"{name} {value}" for name, value in tuner.options.items())
+        return (
+            f"Plan: {tuner.name}{f' ({options})' if options else ''} on `{self.config.model.name}`, {course.steps} "
+            f"steps of {course.batch_size} rows, learning rate {course.lr:g}, {course.precision}. "
+            "`foretune recommend` says what this rests on."
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``--dry-run --json``."""
         return {
@@ -71,11 +82,15 @@ def recommend(
 
 
 def check_method(options: TuneOptions) -> None:
-    """Refuse a tuner, a tuner's option or an objective that does not exist: no file need be read for that.
+    """Refuse a tuner, a tuner's option, an objective or a revision that does not exist: no data need be read for that.
 
     Raises:
         UsageError: with the nearest name there is.
     """
+    if options.revision is not None and (options.model == DEMO or Path(options.model).expanduser().exists()):
+        raise UsageError(
+            f"`--revision` is of a Hub id, but `{options.model}` lies on this machine. Leave one of them out."
+        )
     if options.tuner is not None:
         make_tuner(Part(options.tuner, options.option))
     if options.objective is not None:

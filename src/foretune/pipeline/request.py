@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,8 @@ def write_text(path: Path, text: str) -> None:
         new.write_text(text, encoding="utf-8")
         os.replace(new, path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()
         raise _unwritable(path, error) from error
 
 

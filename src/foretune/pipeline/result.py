@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from foretune.errors import StoreError, UsageError
 from foretune.pipeline.request import read_plan
 from foretune.records import Plan, RunRecord
-from foretune.report import compare, page, sentences
-from foretune.report.predictions import rows
+from foretune.report import page
 from foretune.store.folder import read_run
 from foretune.tasks.checks import check_texts
 from foretune.tasks.schema import SPLIT_COLUMNS
@@ -48,14 +47,7 @@ class Result:
     @property
     def verdict(self) -> list[str]:
         """What may be said of the result, in sentences."""
-        split = sentences.judged_split(self.record.evaluations)
-        if split is None:
-            return list(sentences.verdict(self.record, None, ()))
-        judged = rows(page.read_table(self.folder, "predictions.parquet"), split)
-        floors = page.read_table(self.folder, "floors.parquet")
-        constant = sentences.constant_answer(judged.prediction) if judged else None
-        differences = compare.differences(self.record, split, judged, floors)
-        return list(sentences.verdict(self.record, split, differences, constant))
+        return page.verdict(self.folder)[1:]
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -115,8 +107,8 @@ def table_of(texts: Iterable[str | Mapping[str, Any]]) -> pa.Table:
         UsageError: one text in place of a list of them, or a mapping without ``text``.
         DataError: an empty text.
 
-    >>> table_of(["good", {"text": "bad", "pair": "worse"}])["pair"].to_pylist()
-    [None, 'worse']
+    >>> table_of(["good", {"text": "bad"}])["text"].to_pylist()
+    ['good', 'bad']
     """
     import pyarrow as pa
 

@@ -75,8 +75,8 @@ def tune(
         draft = _kept(opened, options, found, folder)
     else:
         draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began)
-        for note in draft.notes:
-            say(note)
+        for line in (draft.sentence(), *draft.notes):
+            say(line)
         draft = replace(draft, task=replace(draft.task, notes=(*draft.task.notes, *draft.notes)))
         requests.begin(folder, request, draft.plan)
     record = _train(draft, folder, progress, _deadline(draft, options, began), remember, say)
@@ -143,5 +143,5 @@ def _remember(folder: Path, say: Say) -> None:
 
 
 def _write_up(folder: Path, record: RunRecord) -> None:
-    requests.write_text(folder / "adapter" / "README.md", markdown.card(record))
+    requests.write_text(folder / "adapter" / "README.md", markdown.card(record, page.verdict(folder)))
     page.write(folder)

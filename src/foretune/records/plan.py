@@ -11,7 +11,13 @@ from foretune.records.config import Part, Schedule
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One pipeline with its expectation; None where the recommender has no ground to say a number."""
+    """One pipeline with its expectation; None where there is no ground to say a number.
+
+    Attributes:
+        score, interval: of the task's metric.
+        seconds: of the whole run: set-up, training, evaluation and floors.
+        bytes: peak memory above the idle process.
+    """
 
     tuner: Part
     objective: Part

@@ -110,7 +110,9 @@ class RunRecord:
         values["floors"] = {
             name: {split: _evaluation(e) for split, e in splits.items()} for name, splits in plain["floors"].items()
         }
-        values["gaps"] = tuple(Gap(**g) for g in plain["gaps"])
+        values["gaps"] = tuple(
+            Gap(**{**g, **{key: nan for key in ("value", "low", "high") if g[key] is None}}) for g in plain["gaps"]
+        )
         for name in ("labels", "notes", "warnings"):
             values[name] = tuple(plain[name])
         return cls(**values)

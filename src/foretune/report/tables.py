@@ -75,7 +75,7 @@ def expected(plan: Plan | None, record: RunRecord) -> Table | None:
                 name = f"{units.metric(record.metric).title}, {split}"
                 rows.append((name, told, _scored(record.metric, record.evaluations[split])))
     if chosen.seconds is not None:
-        rows.append(("training time", units.seconds(chosen.seconds), units.seconds(record.cost.train_seconds)))
+        rows.append(("whole run", units.seconds(chosen.seconds), units.seconds(record.cost.seconds)))
     if chosen.bytes is not None:
         rows.append(("peak memory", units.size(chosen.bytes), units.size(record.cost.peak_bytes)))
     columns = (Column("Quantity"), Column("Expected", "number"), Column("Achieved", "number"))

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 VOCABULARY = 40
 PADDING = 0
-WORDS = tuple("good nice fine great bad poor sad awful the film was food a very and it one two three four".split())
+WORDS = (
+    *("good", "nice", "fine", "great"),
+    *("bad", "poor", "sad", "awful"),
+    *("the", "film", "was", "food", "a", "very", "and", "it", "one", "two", "three", "four"),
+)
 """What the toys' tokenizer knows besides its three special tokens; the first four are kind, the next four are not."""
 
 CHAT = "{{ bos_token }}{% for turn in messages %}a {{ turn['content'] }} {% endfor %}the"
@@ -114,17 +118,22 @@ def tokenizer(name: str, chat: bool = False) -> PreTrainedTokenizerFast:
 
     known = {word: i for i, word in enumerate(("[PAD]", "</s>", "[UNK]", *WORDS))}
     words = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
     single, pair = {
         "encoder": ("</s> $A </s>", "</s> $A </s> $B:1 </s>:1"),
         "decoder": ("</s> $A", "</s> $A $B:1"),
         "t5": ("$A </s>", "$A </s> $B:1 </s>:1"),
     }["encoder" if name in ENCODERS else "decoder" if name in DECODERS else "t5"]
     words.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[("</s>", 1)])
+    types = ["token_type_ids"] if name == "bert" else []
     made = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", bos_token="</s>", eos_token="</s>", unk_token="[UNK]"
+        tokenizer_object=words,
+        pad_token="[PAD]",
+        bos_token="</s>",
+        eos_token="</s>",
+        unk_token="[UNK]",
+        model_input_names=["input_ids", *types, "attention_mask"],
     )
-    made.model_input_names = ["input_ids", *(["token_type_ids"] if name == "bert" else []), "attention_mask"]
     made.chat_template = CHAT if chat else None
     return made
 
@@ -169,18 +178,17 @@ def rows(kind: str) -> list[dict[str, Any]]:
         text = f"the {WORDS[place]} {noun} was" + " very" * very
         own, other = WORDS[place % 4], WORDS[place % 4 + 4]
         label, number = ("good", "1.5") if place < 4 else ("bad", "-0.5")
-        made.append(
-            {
-                "classification": {"text": text, "label": label},
-                "regression": {"text": text, "label": number},
-                "choice": {
-                    "text": f"one {noun} was" + " and" * place + " very" * very,
-                    "choices": [[own, other], [noun, own, other], [other, own]][i % 3],
-                    "label": str(int(i % 3 > 0)),
-                },
-                "generation": {"prompt": text, "response": label},
-            }[kind]
-        )
+        row: dict[str, dict[str, Any]] = {
+            "classification": {"text": text, "label": label},
+            "regression": {"text": text, "label": number},
+            "choice": {
+                "text": f"one {noun} was" + " and" * place + " very" * very,
+                "choices": [[own, other], [noun, own, other], [other, own]][i % 3],
+                "label": str(int(i % 3 > 0)),
+            },
+            "generation": {"prompt": text, "response": label},
+        }
+        made.append(row[kind])
     return made
 
 

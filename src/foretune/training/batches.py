@@ -1,8 +1,8 @@
 """Which examples make up which step: drawn once per epoch from a named seed, bucketed by length, split over processes.
 
-Bucketing (sort within a shuffled window of several batches, then shuffle the batches) cuts padding while every example is
-still seen once per epoch and the batches stay random. Everything is a pure function of (lengths, size, seed, step), so a
-resumed run needs no state of the order.
+Bucketing (sort within a shuffled window of several batches, then shuffle the batches) cuts padding while every example
+is still seen once per epoch and the batches stay random. Everything is a pure function of (lengths, size, seed, step),
+so a resumed run needs no state of the order.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Engine:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Around the training steps: under autocast PEFT's layers need not widen their inputs, which costs a copy each."""
+        """Around the training steps: under autocast PEFT's layers need not widen their inputs, at a copy each."""
         from peft.helpers import disable_input_dtype_casting
 
         with disable_input_dtype_casting(self.bare, active=self.bf16):

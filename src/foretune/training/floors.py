@@ -1,4 +1,4 @@
-"""The floors of a run, always measured on the same rows: majority, TF-IDF, and the frozen embedding of the base model."""
+"""The floors of a run, on the same rows: majority, TF-IDF, and the frozen embedding of the base model."""
 
 from __future__ import annotations
 

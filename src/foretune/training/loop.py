@@ -1,8 +1,8 @@
 """fit(run): ONE plain loop for every method, read top to bottom.
 
-A method is a tuner (where the trainable numbers live) and an objective (what is minimised); nothing here asks for the name
-of either. Data order, dropout and initial weights are pure functions of named seeds and the step number, so a resumed run
-ends with the bits of an uninterrupted one.
+A method is a tuner (where the trainable numbers live) and an objective (what is minimised); nothing here asks for the
+name of either. Data order, dropout and initial weights are pure functions of named seeds and the step number, so a
+resumed run ends with the bits of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _exhausted(schedule: Schedule, state: State) -> bool:
 
 
 def _resume(checkpoints: Path | None, run: str, weights: Tensors, optimizer: Optimizer) -> tuple[State, Tensors]:
-    """The saved state, put into ``weights`` and ``optimizer``, with the best weights so far; or a new state and none."""
+    """The saved state, put into ``weights`` and ``optimizer``, and the best weights so far; or a new state and none."""
     import torch
 
     found = saved.load(checkpoints) if checkpoints else None
@@ -219,8 +219,8 @@ def _resume(checkpoints: Path | None, run: str, weights: Tensors, optimizer: Opt
     state, held, best, kept = found
     if state.run != run:
         raise StoreError(
-            f"`{checkpoints}` holds the checkpoint of another run ({state.run}; this one is {run}). Give another folder, "
-            "or delete it."
+            f"`{checkpoints}` holds the checkpoint of another run ({state.run}; this one is {run}). Give another "
+            "folder, or delete it."
         )
     with torch.no_grad():
         for name, parameter in weights.items():

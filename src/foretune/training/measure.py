@@ -39,8 +39,8 @@ def predictions(run: Prepared, outputs: np.ndarray, temperature: float | None = 
 def judged(run: Prepared, split: str, guess: Any) -> Evaluation:
     """Judge ``guess`` on ``split``, with intervals and flags.
 
-    Where an out-of-domain set has coarser classes than the task, the answer is given first and renamed after, as McCoy et
-    al. (2019) judge three-class models on HANS; probabilities are summed.
+    Where an out-of-domain set has coarser classes than the task, the answer is given first and renamed after, as McCoy
+    et al. (2019) judge three-class models on HANS; probabilities are summed.
     """
     schema = run.task.schema
     ood = split.removeprefix("ood:") if split.startswith("ood:") else None

@@ -47,8 +47,8 @@ class Stopwatch:
 class PeakMemory:
     """Highest memory above the baseline at construction: device memory on CUDA, resident memory elsewhere.
 
-    Resident memory is sampled at ``sample()`` (after each evaluation and at the end) and topped by the operating system's
-    own high-water mark when that rose after the baseline, so a peak between samples is not missed.
+    Resident memory is sampled at ``sample()`` (after each evaluation and at the end) and topped by the operating
+    system's own high-water mark when that rose after the baseline, so a peak between samples is not missed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -115,15 +115,17 @@ def training_flops(parameters: int, trainable: int, tokens: int) -> float:
 
 
 def memory_estimate(
-    parameters: int, trainable: int, *, hidden: int, layers: int, heads: int, rows: int, length: int
+    parameters: int, trainable: int, *, hidden: int, layers: int, heads: int, rows: int, length: int, outputs: int = 0
 ) -> int:
     """Bytes that training needs above the idle process, fp32.
 
-    4 bytes per weight, 12 per trainable weight (gradient and two Adam moments), and the activations of Korthikanti et al.
-    2022 (arXiv 2205.05198, equation 1: 34 s b h + 5 a s^2 b bytes per layer in 16 bit), doubled for fp32.
+    4 bytes per weight, 12 per trainable weight (gradient and two Adam moments), and the activations of Korthikanti et
+    al. 2022 (arXiv 2205.05198, equation 1: 34 s b h + 5 a s^2 b bytes per layer in 16 bit), doubled for fp32. A
+    language model's logits, their log-softmax and its gradient take 12 bytes for each of the ``outputs`` words that
+    it knows.
 
     >>> memory_estimate(1000, 10, hidden=4, layers=1, heads=1, rows=1, length=2)
     4704
     """
     activations = layers * rows * length * (34 * hidden + 5 * heads * length)
-    return 4 * parameters + 12 * trainable + 2 * activations
+    return 4 * parameters + 12 * trainable + 2 * activations + 12 * rows * length * outputs

@@ -1,4 +1,4 @@
-"""AdamW with the groups that fine-tuning needs, a learning rate that is a pure function of the step, and its state by name."""
+"""AdamW with the groups that fine-tuning needs, a rate that is a pure function of the step, its state by name."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 def make_optimizer(run: Prepared) -> Optimizer:
     """AdamW over four groups: {body, fresh head} x {matrices, vectors}.
 
-    Biases and norms (one dimension) are not decayed, as in BERT's own recipe. A head that starts at random may have a rate
-    of its own (``Schedule.head_lr``): the rate that keeps pretrained weights intact hardly moves it.
+    Biases and norms (one dimension) are not decayed, as in BERT's own recipe. A head that starts at random may have a
+    rate of its own (``Schedule.head_lr``): the rate that keeps pretrained weights intact hardly moves it.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Predictor: a finished run's adapter on its base model, ready for new rows. What ``predict`` and every export check use."""
+"""Predictor: a finished run's adapter on its base model, ready for new rows: for ``predict`` and every export check."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def open_base(recipe: Mapping[str, Any], model: str | None = None) -> Checkpoint
     checkpoint = open_checkpoint(ref, recipe["kind"])
     if checkpoint.ref.fingerprint != recipe["model"]["fingerprint"]:
         raise ModelError(
-            f"The adapter was trained on a base model with fingerprint {recipe['model']['fingerprint']}, but `{ref.name}` "
-            f"has {checkpoint.ref.fingerprint}. Name the original with `--model`."
+            f"The adapter was trained on a base model with fingerprint {recipe['model']['fingerprint']}, but "
+            f"`{ref.name}` has {checkpoint.ref.fingerprint}. Name the original with `--model`."
         )
     return checkpoint
 

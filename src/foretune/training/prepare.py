@@ -175,6 +175,6 @@ def require_schedule(schedule: Schedule) -> None:
 def _require_positions(checkpoint: Checkpoint, longest: int, virtual: int) -> None:
     if checkpoint.positions is not None and longest + virtual > checkpoint.positions:
         raise ModelError(
-            f"`{checkpoint.ref.name}` has {checkpoint.positions} positions, but the longest text takes {longest} and the "
-            f"tuner's virtual tokens {virtual}. Use `--max-length {checkpoint.positions - virtual}` or fewer virtual tokens."
+            f"`{checkpoint.ref.name}` has {checkpoint.positions} positions, but the longest text takes {longest} and "
+            f"the virtual tokens {virtual}. Use `--max-length {checkpoint.positions - virtual}` or fewer of them."
         )

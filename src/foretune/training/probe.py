@@ -108,14 +108,16 @@ def require_room(run: Prepared) -> int:
 
 def estimate_bytes(run: Prepared) -> int:
     """Estimated memory of training ``run`` above the idle process, from its shapes alone."""
-    shape = run.engine.checkpoint.config.to_dict()
+    shape = run.engine.checkpoint.config.get_text_config()
+    layers = shape.num_hidden_layers + int(shape.to_dict().get("num_decoder_layers") or 0)
     schedule, longest = run.config.schedule, int(run.encoded["train"].lengths.max())
     return memory_estimate(
         sum(p.numel() for p in run.engine.bare.parameters()),
         sum(p.numel() for p in trainable(run.engine.bare).values()),
-        hidden=int(shape.get("hidden_size") or shape.get("d_model") or shape.get("n_embd") or shape.get("dim") or 0),
-        layers=int(shape.get("num_hidden_layers") or shape.get("num_layers") or shape.get("n_layer") or 1),
-        heads=int(shape.get("num_attention_heads") or shape.get("num_heads") or shape.get("n_head") or 1),
+        hidden=shape.hidden_size,
+        layers=layers,
+        heads=shape.num_attention_heads,
+        outputs=shape.vocab_size if run.config.model.pooling == "none" else 0,
         rows=schedule.micro_batch or schedule.batch_size,
         length=longest + run.engine.virtual_tokens,
     )

@@ -1,4 +1,4 @@
-"""Progress: what a run says while it runs. The null object is the default; the command line brings the one with bars."""
+"""Progress: what a run says while it runs. The null object is the default; the command line brings bars."""
 
 from __future__ import annotations
 

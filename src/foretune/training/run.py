@@ -52,8 +52,8 @@ def train(
         save_every: least seconds of training between two saves of the unfinished state: what a kill can cost.
 
     Raises:
-        ForetuneError: what went wrong, in words. The folder then holds a record with the status ``stopped``, ``diverged``,
-            ``oom`` or ``failed``.
+        ForetuneError: what went wrong, in words. The folder then holds a record with the status ``stopped``,
+            ``diverged``, ``oom`` or ``failed``.
     """
     progress = progress or Progress()
     started, watch = _now(), Stopwatch()
@@ -102,8 +102,9 @@ def train(
     except BaseException as error:
         note.fail(error)
         if _out_of_memory(error) and not isinstance(error, ResourceError):
+            size = config.schedule.micro_batch or config.schedule.batch_size
             raise ResourceError(
-                f"The memory was not enough for batches of {config.schedule.micro_batch or config.schedule.batch_size} texts. "
+                f"The memory was not enough for batches of {size} texts. "
                 "Use `--micro-batch 4` (same result, less memory), a shorter `--max-length` or a smaller model."
             ) from error
         raise

@@ -28,8 +28,8 @@ class State:
         run: the identity of the run this belongs to.
         step: optimizer steps done.
         points: measured so far.
-        best: (metric, negative loss, negative step) of the best evaluation: compared as a tuple, so ties are broken by the
-            lower loss and then by the earlier step. None before the first evaluation.
+        best: (metric, negative loss, negative step) of the best evaluation: compared as a tuple, so ties are broken by
+            the lower loss and then by the earlier step. None before the first evaluation.
         stale: evaluations since the best one.
         tokens: training tokens seen.
         seconds: seconds by phase.

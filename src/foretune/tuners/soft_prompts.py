@@ -120,19 +120,19 @@ class PrefixTuning(SoftPrompt):
 
     Attributes:
         length: how many, in every layer.
-        init: ``small``: normal, standard deviation 0.02, close to the zero start that PEFT's suite favours; exact zeros
-            would give all virtual tokens the same gradient for ever. ``normal``: standard normal, PEFT's default.
+        init: ``normal``: standard normal, PEFT's default. ``small``: standard deviation 0.02, near the zero start that
+            PEFT's suite favours; exact zeros would give all virtual tokens the same gradient for ever.
     """
 
     length: int = 10
-    init: Literal["small", "normal"] = "small"
+    init: Literal["normal", "small"] = "normal"
 
     name: ClassVar[str] = "prefix-tuning"
     space: ClassVar[Space] = Space(
         {
             "lr": Real(1e-3, 3e-2, log=True),
             "length": Choice((5, 10, 20)),
-            "init": Choice(("small", "normal")),
+            "init": Choice(("normal", "small")),
         }
     )
     lr: ClassVar[float] = 5e-3

@@ -1,0 +1,19 @@
+"""The surroundings of every test: one thread per process, no network, and a store that is not the developer's own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything imports torch. What the developer has set stays."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if "FORETUNE_STORE" not in os.environ:
+        store = tempfile.TemporaryDirectory(prefix="foretune-store-")
+        os.environ["FORETUNE_STORE"] = store.name
+        config.add_cleanup(store.cleanup)

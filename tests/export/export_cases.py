@@ -1,0 +1,96 @@
+"""One run per kind of export: toys trained for a moment, with answers that differ from row to row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foretune.records import ModelRef, Part, RunConfig, Schedule, TaskRef
+from foretune.tasks import Task
+from foretune.testing import toys
+from foretune.training.run import train
+
+Runs = Callable[[str], Path]
+"""The fixture ``runs``: the name of a case -> the folder of its run."""
+
+LABELS = ("the bad, say", "the good, say", "the great, say")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run: toy architecture, pooling, kind of task, tuner."""
+
+    architecture: str
+    pooling: str
+    kind: str
+    tuner: Part
+    pair: bool = False
+    chat: bool = False
+    steps: int = 24
+    lr: float = 1e-2
+    precision: str = "fp32"
+
+
+CASES = {
+    "mean": Case("bert", "mean", "classification", Part("lora", {"rank": 2})),
+    "cls": Case("bert", "cls", "classification", Part("full")),
+    "pair": Case("roberta", "cls", "classification", Part("bitfit"), pair=True),
+    "last": Case("llama", "last", "classification", Part("lora", {"rank": 2}), precision="bf16"),
+    "eos": Case("t5", "eos", "classification", Part("rslora", {"rank": 2})),
+    "regression": Case("bert", "mean", "regression", Part("ia3")),
+    "choice": Case("bert", "mean", "choice", Part("ln-tuning")),
+    "prefix": Case("bert", "mean", "classification", Part("prefix-tuning", {"length": 3})),
+    "prompt": Case("bert", "mean", "classification", Part("prompt-tuning", {"length": 3})),
+    "writer": Case("llama", "auto", "generation", Part("full"), lr=3e-3, steps=40),
+    "chat": Case("llama", "auto", "generation", Part("lora", {"rank": 2}), chat=True),
+    "t5": Case("t5", "auto", "generation", Part("dora", {"rank": 2})),
+}
+
+
+def trained(name: str, home: Path) -> Path:
+    """Train the case ``name`` into ``home/name``, its base model in ``home/name-base``."""
+    case = CASES[name]
+    # At the usual standard deviation of 0.02 and a width of 16 all texts look the same.
+    base = toys.checkpoint(home / f"{name}-base", case.architecture, chat=case.chat, **SPREAD[case.architecture])
+    config = RunConfig(
+        ModelRef(str(base), pooling=case.pooling, max_length=24),
+        TaskRef("memory", case.kind),
+        case.tuner,
+        Part({"classification": "head", "generation": "response"}.get(case.kind, case.kind)),
+        Schedule(steps=case.steps, batch_size=8, lr=case.lr, evaluations=2, precision=case.precision),
+    )
+    train(config, task=Task.from_records(rows(case), kind=case.kind), folder=home / name, floors=False)
+    return home / name
+
+
+SPREAD = {
+    "bert": {"initializer_range": 0.2},
+    "roberta": {"initializer_range": 0.2},
+    "llama": {"initializer_range": 0.2},
+    "t5": {"initializer_factor": 3.0},
+}
+
+
+def rows(case: Case, n: int = 60) -> list[dict[str, Any]]:
+    """Rows of two to eight words of which the first decides; where the end token is pooled, some hold one."""
+    made: list[dict[str, Any]] = []
+    for i in range(n):
+        first = ("bad", "good", "great")[i % 3]
+        text = " ".join([first, *(toys.WORDS[(7 * i + 3 * j + i // 8) % len(toys.WORDS)] for j in range(1 + i % 7))])
+        match case.kind:
+            case "classification":
+                row = {"text": text + (" </s> film" if case.pooling == "eos" and i % 4 == 0 else "")}
+                row |= {"text_pair": toys.WORDS[i % 5]} if case.pair else {}
+                row |= {"label": f"the {first}, say"}
+            case "regression":
+                row = {"text": text, "score": f"{10 * (i % 3) + i / 100:.2f}"}
+            case "choice":
+                row = {
+                    "question": text,
+                    "choices": [toys.WORDS[5 + i % 9], first, toys.WORDS[14 + i % 5]],
+                    "label": first,
+                }
+            case _:
+                row = {"prompt": text, "response": " ".join(toys.WORDS[i % 3 : 2 * (i % 3) + 1])}
+        made.append(row)
+    return made
