@@ -1,8 +1,9 @@
-"""One LoRA run (200 examples, 10 epochs): foretune's loop against transformers' Trainer + peft, and against a bare loop.
+"""One LoRA run (200 examples, 10 epochs): foretune's loop, transformers' Trainer + peft, and a bare PyTorch loop.
 
-Each contender runs in a process of its own, in turn, several rounds, over the same batches of the same rows with the same
-adapter, optimizer and schedule; printed are ratios of the loop's wall time, median over rounds. The evaluation after
-training is left out of all three, loading too: ``--whole`` counts the whole process instead.
+Each contender runs in a process of its own, in turn, several rounds, over the same batches of the same rows with the
+same adapter, optimizer and schedule; printed are ratios of the loop's seconds, median over rounds. The evaluation after
+training is left out of all, and loading too: ``--whole`` counts the whole process instead. ``foretune-bf16`` is what
+`foretune tune` runs by default where the processor multiplies bf16 natively; ``foretune`` is fp32, as the other two.
 
     python benchmarks/lora_against_trainer.py --rounds 3
 """

@@ -32,7 +32,11 @@ def write_sample(folder: Path) -> None:
     logits = rng.normal(size=(ROWS, CLASSES)) + 4.0 * np.eye(CLASSES)[truth]
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     config = RunConfig(
-        ModelRef("demo", pooling="mean"), TaskRef("made-up", "classification"), Part("lora"), Part("head"), Schedule(100)
+        ModelRef("demo", pooling="mean"),
+        TaskRef("made-up", "classification"),
+        Part("lora"),
+        Part("head"),
+        Schedule(100),
     )
     judged = judge("classification", truth, chances, metric="accuracy", labels=labels)
     record = RunRecord(config, "ok", evaluations={"test": judged}, labels=labels, cost=Cost(train_seconds=1.0))

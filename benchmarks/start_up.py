@@ -1,6 +1,6 @@
 """`foretune --help` against `python -c "import typer"`: whole processes, taking turns, median of the wall times.
 
-    python benchmarks/start_up.py --rounds 15
+python benchmarks/start_up.py --rounds 15
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ def test_floors_are_measured_on_the_rows_of_the_run(kind: str, name: str, runs: 
     record, folder = runs(kind, name)
     floors = pq.read_table(folder / "floors.parquet").to_pylist()
     judged = [(r["split"], r["row"]) for r in pq.read_table(folder / "predictions.parquet").to_pylist()]
-    names = {"majority", "tfidf", "copy" if kind == "generation" else "embedding"}
+    simplest = "mean" if kind == "regression" else "majority"
+    names = {simplest, "tfidf", "copy" if kind == "generation" else "embedding"}
     assert set(record.floors) == names
     for floor in names:
         assert [(r["split"], r["row"]) for r in floors if r["floor"] == floor] == judged
@@ -153,6 +154,14 @@ def test_no_rows_are_refused_in_words(runs: Callable[..., tuple]) -> None:
 
 def test_an_unfinished_folder_has_no_predictor(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no trained adapter"):
+        Predictor.load(tmp_path)
+
+
+def test_a_spoiled_adapter_is_refused_in_words(runs: Callable[..., tuple], tmp_path: Path) -> None:
+    shutil.copytree(runs("classification", "bert")[1] / "adapter", tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(StoreError, match="cannot be read"):
         Predictor.load(tmp_path)
 
 

@@ -5,7 +5,7 @@ kind            ``majority``                         ``tfidf``                  
 ==============  ===================================  =======================================  =================
 classification  the class shares                     logistic regression on TF-IDF            -
 choice          the shares of the right positions    similarity of question and choice        -
-regression      the mean                             ridge regression on TF-IDF               -
+regression      the mean, called ``mean``            ridge regression on TF-IDF               -
 generation      the most frequent response           the response to the most similar prompt  the prompt itself
 ==============  ===================================  =======================================  =================
 
@@ -81,8 +81,9 @@ def floors(
     first, *others = _tfidf(fields)
     known, size = _learned(kind, targets, classes)
     model = _fit(kind, first, known, size)
+    simplest = "mean" if kind == "regression" else "majority"
     return {
-        "majority": {split: _constant(kind, known, size, len(rows.texts)) for split, rows in judged.items()},
+        simplest: {split: _constant(kind, known, size, len(rows.texts)) for split, rows in judged.items()},
         "tfidf": {split: _apply(model, table, size) for split, table in zip(judged, others, strict=True)},
     }
 

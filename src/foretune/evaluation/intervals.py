@@ -43,8 +43,8 @@ _CELLS = 1_000_000
 def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     """Wilson's score interval of a proportion (Wilson 1927), inside [0, 1] and of positive width even at 0 and ``n``.
 
-    In closed form: with z the normal quantile and p = successes / n, the centre is (p + z^2/2n) / (1 + z^2/n) and the half
-    width z / (1 + z^2/n) * sqrt(p (1 - p)/n + z^2/4n^2). scipy has it too, but takes longer to load than a report to draw.
+    In closed form: with z the normal quantile and p = successes / n, the centre is (p + z^2/2n) / (1 + z^2/n) and the
+    half width z / (1 + z^2/n) * sqrt(p (1 - p)/n + z^2/4n^2). scipy has it too, but loads longer than a report draws.
 
     >>> [round(bound, 4) for bound in wilson(9, 10)]
     [0.5958, 0.9821]

@@ -45,6 +45,13 @@ def finish(logits: np.ndarray, how: dict[str, Any]) -> object:
     return (exp / exp.sum()).tolist()
 
 
+def configuration(base: str, how: dict[str, Any]) -> dict[str, Any]:
+    """The base model's configuration as plain data."""
+    from transformers import AutoConfig
+
+    return dict(AutoConfig.from_pretrained(base, trust_remote_code=how["trust_remote_code"]).to_dict())
+
+
 def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
     """The stock transformers class, with the stock PEFT adapter where the export is one."""
     import torch
@@ -58,6 +65,8 @@ def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
     else:
         name = f"AutoModelFor{'Token' if how['pooling'] == 'mean' else 'Sequence'}Classification"
     sizes = {"num_labels": how["outputs"]} if how["format"] == "peft" and how["outputs"] else {}
+    if sizes and how["pooling"] == "cls" and "classifier_pooling" in configuration(base, how):
+        sizes["classifier_pooling"] = "cls"
     model = getattr(transformers, name).from_pretrained(
         base if how["format"] == "peft" else folder,
         dtype="float32",

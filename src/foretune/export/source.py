@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretune.errors import StoreError
 from foretune.models import Checkpoint, build
 from foretune.models.locate import DEMO
 from foretune.objectives import Objective
 from foretune.objectives import make as make_objective
 from foretune.records import Part
-from foretune.training.predictor import open_base, read_recipe
+from foretune.training.predictor import open_base, read_recipe, restore
 from foretune.tuners import Tuner
 from foretune.tuners import make as make_tuner
 
@@ -82,15 +81,7 @@ class Source:
         Raises:
             StoreError: the adapter's file is not what safetensors wrote. ModelError: it does not fit the base model.
         """
-        from safetensors import SafetensorError
-
-        network = build(self.checkpoint, self.outputs)
-        try:
-            return self.tuner.restore(network.module, self.adapter).eval()
-        except SafetensorError as error:
-            raise StoreError(
-                f"The adapter in `{self.adapter}` cannot be read: {error}. Restore it from a copy."
-            ) from error
+        return restore(self.tuner, build(self.checkpoint, self.outputs).module, self.adapter)
 
     def description(self, form: str) -> dict[str, Any]:
         """What ``export.json`` says of the run: all that ``reload.py``, or anybody, needs to predict as it did."""

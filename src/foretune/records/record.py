@@ -12,7 +12,7 @@ from foretune.records.cost import Cost
 from foretune.records.curve import LearningCurve, Point
 
 FORMAT = 1
-"""The version of the record's JSON. A change adds a numbered function to ``store/upgrade.py`` and raises this by one."""
+"""The version of the record's JSON. A change adds a function to ``store/upgrade.py`` and raises this by one."""
 
 STATUSES = ("running", "ok", "stopped", "failed", "diverged", "oom")
 

@@ -15,10 +15,13 @@ from foretune.records import ModelRef, Part
 from foretune.training.engine import Engine, make_accelerator
 from foretune.training.folder import RECIPE, RECIPE_FORMAT, prediction_rows
 from foretune.training.measure import predicted
+from foretune.tuners import Tuner
 from foretune.tuners import make as make_tuner
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import nn
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,15 @@ class Predictor:
             model: where the base model lies now, when it is no longer where it was.
 
         Raises:
-            StoreError: no finished run is there. ModelError: the base model is absent or not the one that was tuned.
+            StoreError: no finished run is there, or its adapter is spoiled.
+            ModelError: the base model is absent or not the one that was tuned.
         """
         recipe, adapter = read_recipe(Path(folder))
         checkpoint = open_base(recipe, model)
         tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
         accelerator = make_accelerator()
         network = build(checkpoint, objective.outputs(len(recipe["labels"])))
-        restored = tuner.restore(network.module, adapter).to(accelerator.device).eval()
+        restored = restore(tuner, network.module, adapter).to(accelerator.device)
         virtual = tuner.virtual_tokens(restored)
         return cls(recipe, Engine(checkpoint, tuner, objective, accelerator, restored, restored, virtual))
 
@@ -65,6 +69,20 @@ class Predictor:
     def __call__(self, table: pa.Table, split: str = "new") -> pa.Table:
         """The rows of ``predictions.parquet`` for ``table`` (columns of ``tasks.schema.SPLIT_COLUMNS``)."""
         return prediction_rows(split, table, tuple(self.recipe["labels"]), self.raw(table), self.recipe["kind"])
+
+
+def restore(tuner: Tuner, network: PreTrainedModel, adapter: Path) -> nn.Module:
+    """The tuned model of an adapter folder on a fresh ``network``, in evaluation mode.
+
+    Raises:
+        StoreError: the adapter's file is not what safetensors wrote. ModelError: it does not fit ``network``.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        return tuner.restore(network, adapter).eval()
+    except SafetensorError as error:
+        raise StoreError(f"The adapter in `{adapter}` cannot be read: {error}. Restore it from a copy.") from error
 
 
 def open_base(recipe: Mapping[str, Any], model: str | None = None) -> Checkpoint:
