@@ -26,7 +26,9 @@ from foretune.registry import find
 BATCH_SIZE = 16
 FEWEST_STEPS, MOST_STEPS = 200, 2_000
 EVALUATIONS = 10
-HEAD_LR = 5e-4
+HEAD_LR = {"full": 5e-4}
+FROZEN_HEAD_LR = 2e-3
+"""Of a fresh head: the lower rate where the body trains whole and can be pulled out of shape by a head in a hurry."""
 LARGE = 33_000_000_000
 TUNER = "lora"
 SOFT_PROMPTS = ("prompt-tuning", "prefix-tuning")
@@ -167,7 +169,8 @@ def _head(method: Method, situation: Situation) -> tuple[float | None, tuple[str
     """The rate of a head that the checkpoint does not hold, and the sentence about it."""
     if situation.card.kind == "generation" or method.name == "head":
         return None, ()
-    return HEAD_LR, (f"Learning rate {HEAD_LR:g} for a fresh head, whatever the tuner's own: our choice.",)
+    lr = HEAD_LR.get(method.name, FROZEN_HEAD_LR)
+    return lr, (f"Learning rate {lr:g} for a fresh head: our choice, on training rows of two tasks (LOG.md).",)
 
 
 def _steps(situation: Situation, recipe: Recipe, batch: int) -> tuple[int, tuple[str, ...]]:
