@@ -241,25 +241,69 @@ def test_the_table_of_methods_is_that_of_the_tuners():
 
     from foretune.records import Real
     from foretune.tuners import TUNERS
+    from foretune.tuners.dynamic_subset import SubsetTuner
     from foretune.tuners.patch import PatchTuner
+
+    def saved_as(tuner: type) -> str:
+        return "patch" if issubclass(tuner, PatchTuner) else "delta" if issubclass(tuner, SubsetTuner) else "PEFT"
 
     wanted = []
     for name, tuner in TUNERS.items():
         rate = tuner.space.dimensions["lr"]
         assert isinstance(rate, Real)
         options = ", ".join(field.name for field in fields(tuner)) or "none"
-        merges, saved = "yes" if tuner.mergeable else "no", "patch" if issubclass(tuner, PatchTuner) else "PEFT"
+        merges, saved = "yes" if tuner.mergeable else "no", saved_as(tuner)
         wanted.append(f"| `{name}` | {tuner.lr:g} | {rate.low:g} to {rate.high:g} | {options} | {merges} | {saved} |")
     page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert [line for line in page.splitlines() if line.startswith("| `")] == wanted
 
 
+def test_the_table_of_a_simplex_has_every_option_and_its_default():
+    from dataclasses import MISSING, fields
+
+    from peft import PrefixTuningConfig
+
+    from foretune.tuners import PrefixSubspace
+
+    def defaults(kind: type) -> dict[str, str]:
+        given = {f.name: f.default if f.default is not MISSING else f.default_factory() for f in fields(kind)}  # type: ignore[misc, arg-type]
+        return {name: f"`{value!r}`" for name, value in given.items()}
+
+    tuner, config = defaults(PrefixSubspace), defaults(foretune.PrefixSubspaceConfig)
+    of_peft = defaults(PrefixTuningConfig).keys() - {"num_virtual_tokens", "prefix_projection"}
+    config = {name: value for name, value in config.items() if name not in of_peft}
+    wanted = {name: (tuner.get(name, ""), config.get(name, "")) for name in (*tuner, *config)}
+    page = (ROOT / "docs" / "prefix_subspaces.md").read_text(encoding="utf-8")
+    table = page.partition("## Options")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| *(.*?) *\| *(.*?) *\| (\S.*) \|$", table, re.M)
+    assert {name: (first, second) for name, first, second, _ in rows} == wanted
+    assert len(rows) == len(wanted)
+
+
+def test_the_table_of_files_of_a_simplex_is_what_is_written(tmp_path: Path):
+    import json
+
+    from safetensors.torch import load_file
+
+    model = foretune.get_peft_model(toys.network("bert"), foretune.PrefixSubspaceConfig(num_virtual_tokens=4))
+    model.save_pretrained(tmp_path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(tmp_path / "adapter_model.safetensors").items()}
+    sizes = {"n": 3, "P": 4, "2 L d": 2 * 2 * 16, "C": 3, "H": 16}
+    page = (ROOT / "docs" / "prefix_subspaces.md").read_text(encoding="utf-8")
+    told = re.findall(r"`([\w.]+)` \| \(([^)]+)\) \|", page)
+    expected = {name: tuple(sizes[size] for size in shape.split(", ")) for name, shape in told}
+    assert {name: shape for name, shape in shapes.items() if not name.endswith("bias")} == expected
+    assert json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"] == "PREFIX_TUNING"
+
+
 def test_the_snippet_of_the_model_card_knows_which_tuners_patch():
-    from foretune.report.snippet import PATCHED
+    from foretune.report.snippet import PATCHED, SPARSE
     from foretune.tuners import TUNERS
+    from foretune.tuners.dynamic_subset import SubsetTuner
     from foretune.tuners.patch import PatchTuner
 
     assert set(PATCHED) == {name for name, tuner in TUNERS.items() if issubclass(tuner, PatchTuner)}
+    assert set(SPARSE) == {name for name, tuner in TUNERS.items() if issubclass(tuner, SubsetTuner)}
 
 
 def test_only_the_files_that_contributing_lists_know_a_tuner_by_name():
@@ -269,7 +313,7 @@ def test_only_the_files_that_contributing_lists_know_a_tuner_by_name():
     knowing = set()
     for module in MODULES:
         strings = code_strings(parsed(module))
-        if module.parent.name not in ("tuners", "testing") and strings & (TUNERS.keys() - {"head"}):
+        if module.relative_to(SOURCE).parts[0] not in ("tuners", "testing") and strings & (TUNERS.keys() - {"head"}):
             knowing.add(module.relative_to(SOURCE).as_posix())
     assert knowing == set(re.findall(r"`(\w+/\w+\.py)`", told))
 
@@ -331,9 +375,90 @@ def test_a_tuner_of_another_package_goes_through_the_whole_job(workplace: Path, 
     assert "norms" in (workplace / "run" / "report.html").read_text(encoding="utf-8")
 
 
+SIZES = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL = SIZES | {"max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+GROUPED = {"num_key_value_heads": 1, "head_dim": 8}
+NAMED: dict[str, tuple[str, dict[str, Any]]] = {
+    "BERT": ("bert", {}),
+    "RoBERTa": ("roberta", {}),
+    "XLM-R": ("xlm-roberta", {}),
+    "ELECTRA": ("electra", {"embedding_size": 16}),
+    "DistilBERT": ("distilbert", {"dim": 16, "hidden_dim": 32}),
+    "ModernBERT": ("modernbert", {"cls_token_id": 1, "sep_token_id": 1}),
+    "GPT-2": ("gpt2", {}),
+    "GPT-NeoX": ("gpt_neox", {}),
+    "Llama": ("llama", GROUPED),
+    "Mistral": ("mistral", GROUPED),
+    "Phi-3": ("phi3", {"num_key_value_heads": 1}),
+    "Qwen2": ("qwen2", {"num_key_value_heads": 1}),
+    "Qwen3": ("qwen3", GROUPED),
+    "Gemma 3": ("gemma3_text", GROUPED),
+    "T5": ("t5", {"d_kv": 8, "d_ff": 32, "decoder_start_token_id": 0}),
+    "OPT": ("opt", {"word_embed_proj_dim": 16, "ffn_dim": 32}),
+    "BART": ("bart", {"decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "decoder_attention_heads": 2}),
+    "DeBERTa-v2": ("deberta-v2", {}),
+    "ALBERT": ("albert", {"embedding_size": 16}),
+    "DeBERTa": ("deberta", {}),
+    "MPNet": ("mpnet", {}),
+    "XLNet": ("xlnet", {"d_head": 8, "d_inner": 32, "max_position_embeddings": None}),
+    "Longformer": ("longformer", {"attention_window": 4}),
+    "Funnel": ("funnel", {"d_head": 8, "d_inner": 32, "block_sizes": [1, 1], "num_hidden_layers": None}),
+    "Bloom": ("bloom", {}),
+    "Falcon": ("falcon", {}),
+    "Mamba": ("mamba", {"state_size": 4}),
+}
+"""What the page on prefix subspaces calls a model -> its type, and what a tiny one of it needs beside ``SMALL``."""
+
+
+def table_of_models() -> list[tuple[str, str]]:
+    """(model, what the page says of it)."""
+    page = (ROOT / "docs" / "prefix_subspaces.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \| (.*?) \|$", page.partition("| Models | How |\n|---|---|\n")[2], re.M)
+    named = [(re.sub(r" \(.*?\)| and v3", "", models).split(", "), how) for models, how in rows]
+    return [(model, how) for models, how in named for model in models]
+
+
+@pytest.mark.parametrize(("model", "how"), table_of_models(), ids=[model for model, _ in table_of_models()])
+def test_a_model_that_the_page_on_prefix_subspaces_names_is_served_or_refused_as_it_says(model: str, how: str):
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    kind, more = NAMED[model]
+    made = AutoConfig.for_model(kind, **{key: value for key, value in (SMALL | more).items() if value is not None})
+    network = (AutoModelForCausalLM if kind == "mamba" else AutoModelForSequenceClassification).from_config(made)
+    config = foretune.PrefixSubspaceConfig(num_virtual_tokens=2)
+    if "no_shift" in how:
+        with pytest.raises(errors.ModelError, match="no_shift"):
+            foretune.get_peft_model(network, config)
+        network = type(network)(AutoConfig.for_model(kind, **(SMALL | more)))
+        config.position_mode = "no_shift"
+    if "refused" in how:
+        with pytest.raises(errors.ModelError, match=f"does not serve {type(network).__name__}.*`lora` or `ia3`"):
+            foretune.get_peft_model(network, config)
+    else:
+        assert isinstance(foretune.get_peft_model(network, config), foretune.PrefixModel)
+
+
+def test_the_page_on_prefix_subspaces_names_these_models():
+    assert {model for model, _ in table_of_models()} == set(NAMED)
+
+
+def test_the_commands_of_the_page_on_prefix_subspaces_run(workplace: Path):
+    console = blocks(ROOT / "docs" / "prefix_subspaces.md", "console")[0]
+    for line in console.splitlines():
+        command, *words = shlex.split(line.removeprefix("$ foretune "))
+        short = ["--steps", "4", "--no-remember"] if command == "tune" else []
+        build(command)([command, *words, *short], standalone_mode=False)
+    header, *rows = (workplace / "labelled.csv").read_text(encoding="utf-8").splitlines()
+    assert {"members", "spread", "agreement"} <= set(header.split(","))
+    assert len(rows) == len(toys.rows("classification"))
+
+
 PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
 
 
 @pytest.mark.parametrize(("page", "code"), PYTHON, ids=[page_name(page) for page, _ in PYTHON])
+@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments.*PrefixTuningConfig:UserWarning")
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
 def test_python_in_the_pages_runs(page: Path, code: str, workplace: Path):
     exec(compile(textwrap.dedent(code), page_name(page), "exec"), {"__name__": "page"})

@@ -18,19 +18,27 @@ if TYPE_CHECKING:
     from foretune.records import Plan, RunConfig, RunRecord, Seeds
     from foretune.tasks import Task
     from foretune.tuners import TUNERS, get_peft_model
+    from foretune.tuners.dynamic_subset import DynamicSubsetConfig
+    from foretune.tuners.prefix.config import PrefixSubspaceConfig
+    from foretune.tuners.prefix.model import PrefixModel
+    from foretune.tuners.subset.model import dst_optimizer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "TUNERS",
+    "DynamicSubsetConfig",
     "ForetuneError",
     "Plan",
+    "PrefixModel",
+    "PrefixSubspaceConfig",
     "Result",
     "RunConfig",
     "RunRecord",
     "Seeds",
     "Task",
     "__version__",
+    "dst_optimizer",
     "get_peft_model",
     "load",
     "recommend",
@@ -38,14 +46,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DynamicSubsetConfig": "foretune.tuners.dynamic_subset",
     "ForetuneError": "foretune.errors",
     "Plan": "foretune.records",
+    "PrefixModel": "foretune.tuners.prefix.model",
+    "PrefixSubspaceConfig": "foretune.tuners.prefix.config",
     "Result": "foretune.pipeline",
     "RunConfig": "foretune.records",
     "RunRecord": "foretune.records",
     "Seeds": "foretune.records",
     "TUNERS": "foretune.tuners",
     "Task": "foretune.tasks",
+    "dst_optimizer": "foretune.tuners.subset.model",
     "get_peft_model": "foretune.tuners",
     "load": "foretune.pipeline",
     "recommend": "foretune.pipeline",

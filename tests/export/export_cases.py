@@ -40,6 +40,10 @@ CASES = {
     "regression": Case("bert", "mean", "regression", Part("ia3")),
     "choice": Case("bert", "mean", "choice", Part("ln-tuning")),
     "prefix": Case("bert", "mean", "classification", Part("prefix-tuning", {"length": 3})),
+    "simplex": Case("bert", "mean", "classification", Part("prefix-subspace", {"length": 3})),
+    "ensemble": Case("bert", "mean", "classification", Part("prefix-subspace", {"length": 3, "predict": "ensemble"})),
+    "distil": Case("distilbert", "mean", "classification", Part("prefix-subspace", {"length": 3}), steps=2),
+    "fluent": Case("llama", "auto", "generation", Part("prefix-subspace", {"length": 3}), lr=3e-2, steps=40),
     "prompt": Case("bert", "mean", "classification", Part("prompt-tuning", {"length": 3})),
     "writer": Case("llama", "auto", "generation", Part("full"), lr=3e-3, steps=40),
     "chat": Case("llama", "auto", "generation", Part("lora", {"rank": 2}), chat=True),
@@ -65,6 +69,7 @@ def trained(name: str, home: Path) -> Path:
 
 SPREAD = {
     "bert": {"initializer_range": 0.2},
+    "distilbert": {"initializer_range": 0.2},
     "roberta": {"initializer_range": 0.2},
     "llama": {"initializer_range": 0.2},
     "t5": {"initializer_factor": 3.0},

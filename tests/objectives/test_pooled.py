@@ -172,6 +172,41 @@ def test_label_smoothing_changes_the_loss_as_its_formula_says(tmp_path: Path) ->
     torch.testing.assert_close(found, -(0.9 * logs[1] + 0.1 * logs[0]))
 
 
+def test_several_models_answer_with_their_mean_probability_or_value() -> None:
+    logits = np.array([[[4.0, 0.0]], [[-1.0, 0.0]], [[-1.0, 0.0]]])
+    pooled = np.exp(Head().pool(logits))
+    expected = np.mean(np.exp(logits[..., 0]) / np.exp(logits).sum(-1))
+    np.testing.assert_allclose(pooled, [[expected, 1 - expected]])
+    values = np.array([[[1.0], [2.0]], [[3.0], [-2.0]]])
+    assert Regression().pool(values).tolist() == [[2.0], [0.0]]
+
+
+def test_pooled_candidates_stay_ragged() -> None:
+    logits = np.array([[[1.0, 2.0, -np.inf]], [[0.0, 5.0, -np.inf]]], np.float32)
+    pooled = MultipleChoice().pool(logits)
+    assert pooled[0, 2] == -np.inf
+    assert np.exp(pooled).sum() == pytest.approx(1)
+
+
+def test_one_model_pooled_with_itself_gives_its_own_probabilities() -> None:
+    logits = np.random.default_rng(0).normal(size=(1, 5, 3)).astype(np.float32)
+    once, thrice = Head().pool(logits), Head().pool(np.repeat(logits, 3, 0))
+    np.testing.assert_allclose(once, thrice)
+    np.testing.assert_allclose(once, torch.from_numpy(logits[0]).double().log_softmax(-1))
+
+
+def test_texts_have_no_mean() -> None:
+    writer = make(Part("response"))
+    assert [make(Part(name)).pools for name in ("head", "regression", "choice", "response")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    with pytest.raises(UsageError, match="`response` cannot average"):
+        writer.pool(np.zeros((2, 3, 4)))
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -3,12 +3,16 @@
 import csv
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import foretune
 from foretune.errors import StoreError, UsageError
 from foretune.pipeline.predict import predict, write
+from foretune.pipeline.result import table_of
+from foretune.testing import toys
 
 ROWS = [
     {"row": 1, "prediction": 'a, "b"\nc', "probability": 0.75, "probabilities": [0.75, 0.25]},
@@ -56,3 +60,107 @@ def test_rows_of_every_format_get_the_answers_of_the_result(result, tmp_path):
     wanted = [answer["probabilities"] for answer in result.predict(texts)]
     for name in ("new.jsonl", "new.parquet", "new.tsv"):
         assert predict(result.folder, str(tmp_path / name))["probabilities"].to_pylist() == wanted
+
+
+@pytest.fixture(scope="module")
+def simplex(tmp_path_factory):
+    """``simplex(kind, predict)``: the result of a run whose members differ."""
+    home = tmp_path_factory.mktemp("simplex")
+    bert = toys.checkpoint(home / "bert", "bert", initializer_range=0.2)
+    made = {}
+
+    def find(kind="classification", predict="midpoint"):
+        if (kind, predict) not in made:
+            made[kind, predict] = foretune.tune(
+                foretune.Task.from_records(toys.rows(kind), kind=kind),
+                model=str(bert),
+                tuner="prefix-subspace",
+                option={"length": 3, "predict": predict, "predict_samples": 6},
+                steps=4,
+                evaluations=1,
+                out=home / kind / predict,
+                remember=False,
+            )
+        return made[kind, predict]
+
+    return find
+
+
+TEXTS = ["the good film was", "the awful food was very", "a nice film"]
+
+
+def test_members_answer_together_and_say_how_far_they_are_apart(simplex):
+    """Against the members' own answers, put together by hand."""
+    result = simplex()
+    found = result.predict(TEXTS, members=6)
+    assert found == result.predict(TEXTS, members=6)
+    engine, recipe = result.predictor.engine, result.predictor.recipe
+    table = table_of(TEXTS)
+    outputs = engine.members(engine.objective.encode(table, None, engine.checkpoint), 6).astype(float)
+    chances = np.exp(outputs / recipe["temperature"])
+    chances /= chances.sum(-1, keepdims=True)
+    plain = np.exp(outputs)
+    mean = (plain / plain.sum(-1, keepdims=True)).mean(0) ** (1 / recipe["temperature"])
+    mean /= mean.sum(-1, keepdims=True)
+    for i, row in enumerate(found):
+        own = recipe["labels"].index(row["prediction"])
+        assert row["members"] == 6
+        assert row["probabilities"] == pytest.approx(mean[i])
+        assert row["probability"] == max(row["probabilities"])
+        assert row["spread"] == pytest.approx(np.std(chances[:, i, own], ddof=1))
+        assert row["agreement"] == pytest.approx(np.mean(outputs[:, i].argmax(-1) == own))
+        assert row["spread"] > 0
+    alone = result.predict(TEXTS)
+    assert set(alone[0]) == {"prediction", "probability", "probabilities"}
+    assert [r["probabilities"] for r in alone] != [r["probabilities"] for r in found]
+
+
+def test_asking_an_ensemble_for_its_own_number_of_members_gives_its_own_answers(simplex):
+    result = simplex(predict="ensemble")
+    asked = [row["probabilities"] for row in result.predict(TEXTS, members=6)]
+    assert asked == [row["probabilities"] for row in result.predict(TEXTS)]
+
+
+def test_numbers_have_a_spread_in_their_own_unit_and_no_agreement(simplex):
+    result = simplex("regression")
+    (row,) = result.predict(TEXTS[:1], members=5)
+    engine = result.predictor.engine
+    table = table_of(TEXTS[:1])
+    outputs = engine.members(engine.objective.encode(table, None, engine.checkpoint), 5)
+    values = outputs[:, 0, 0] * engine.objective.scale + engine.objective.center
+    assert float(row["prediction"]) == pytest.approx(values.mean())
+    assert row["spread"] == pytest.approx(values.std(ddof=1))
+    assert (row["probability"], row["agreement"]) == (None, None)
+
+
+def test_candidates_have_a_spread_too(simplex):
+    rows = [{"text": "one film was", "choices": ["good", "bad"]}, {"text": "one", "choices": ["film", "nice", "bad"]}]
+    found = simplex("choice").predict(rows, members=4)
+    assert [len(row["probabilities"]) for row in found] == [2, 3]
+    assert all(row["spread"] > 0 and 0 <= row["agreement"] <= 1 for row in found)
+
+
+def test_members_of_a_file_are_in_every_format(simplex, tmp_path):
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
+    found = predict(simplex().folder, str(tmp_path / "new.jsonl"), members=6)
+    wanted = simplex().predict(TEXTS, members=6)
+    assert found.drop_columns("row").to_pylist() == wanted
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        write(found, tmp_path / name)
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == ["row", "prediction", "probability", "members", "spread", "agreement"]
+    assert [float(row["spread"]) for row in read] == [row["spread"] for row in wanted]
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == found.to_pylist()
+
+
+@pytest.mark.parametrize("members", [1, 0, -3])
+def test_fewer_than_two_members_are_refused(members, simplex):
+    with pytest.raises(UsageError, match=f"at least 2 members, but got {members}"):
+        simplex().predict(TEXTS, members=members)
+
+
+def test_a_run_that_holds_one_model_has_no_members(result, tmp_path):
+    (tmp_path / "new.jsonl").write_text(json.dumps({"text": TEXTS[0]}) + "\n")
+    with pytest.raises(UsageError, match="`lora` and is one, but 10 members"):
+        predict(result.folder, str(tmp_path / "new.jsonl"), members=10)

@@ -16,9 +16,11 @@ from foretune.records import (
     Cost,
     Evaluation,
     Gap,
+    Landscape,
     LearningCurve,
     ModelRef,
     Part,
+    Place,
     Plan,
     Point,
     Recommendation,
@@ -152,6 +154,9 @@ def test_one_seed_for_all_is_the_same_for_every_draw() -> None:
 SCORES = st.dictionaries(TEXT, st.floats(allow_infinity=False), max_size=2)
 PAIRS = st.dictionaries(TEXT, st.tuples(NUMBER, NUMBER), max_size=2)
 EVALUATIONS = st.builds(Evaluation, st.integers(0, 99), SCORES, PAIRS, st.lists(TEXT, max_size=2).map(tuple))
+WEIGHTS = st.tuples(st.floats(0, 1), st.floats(0, 1))
+PLACES = st.lists(st.builds(Place, WEIGHTS, NUMBER | st.just(math.nan), st.none() | NUMBER), min_size=1, max_size=3)
+LANDSCAPES = st.builds(Landscape, TEXT, TEXT, PLACES.map(tuple), st.integers(1, 9), st.none() | NUMBER)
 RECORDS = st.builds(
     RunRecord,
     CONFIGS,
@@ -164,6 +169,7 @@ RECORDS = st.builds(
     evaluations=st.dictionaries(TEXT, EVALUATIONS, max_size=2),
     floors=st.dictionaries(TEXT, st.dictionaries(TEXT, EVALUATIONS, max_size=2), max_size=2),
     gaps=st.lists(st.builds(Gap, TEXT, TEXT, NUMBER, NUMBER, NUMBER), max_size=2).map(tuple),
+    landscape=st.none() | LANDSCAPES,
     labels=st.lists(TEXT, max_size=3).map(tuple),
     notes=st.lists(TEXT, max_size=2).map(tuple),
     temperature=st.none() | NUMBER,
@@ -189,6 +195,20 @@ def test_a_gap_without_an_interval_stays_one() -> None:
     assert gap.value == 0.1
     assert math.isnan(gap.low)
     assert math.isnan(gap.high)
+
+
+def test_a_landscape_is_read_as_it_was_written() -> None:
+    places = (Place((1.0, 0.0), 0.25, 0.7), Place((0.0, 1.0), 0.5), Place((0.5, 0.5), 0.75, 0.1))
+    record = RunRecord(BASE, "ok", landscape=Landscape("accuracy", "dev", places, 10, 0.03))
+    assert RunRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_a_record_from_before_landscapes_is_read_and_written_as_it_was() -> None:
+    plain = RunRecord(BASE, "ok").to_json()
+    assert "landscape" not in plain
+    again = RunRecord.from_json(plain)
+    assert again.landscape is None
+    assert again.to_json() == plain
 
 
 def test_a_plan_survives_json() -> None:

@@ -12,9 +12,11 @@ from foretune.records import (
     Cost,
     Evaluation,
     Gap,
+    Landscape,
     LearningCurve,
     ModelRef,
     Part,
+    Place,
     Plan,
     Point,
     Recommendation,
@@ -201,6 +203,40 @@ def regression(n: int = 400) -> Sample:
         steps_done=240,
     )
     return Sample(record, None, table)
+
+
+def simplex(n: int = 3, metric: str = "accuracy") -> Sample:
+    """A prefix subspace whose vertices drift together, with its landscape: a hill over the midpoint."""
+    made = banking()
+    record = made.record
+
+    def place(*weights: float) -> Place:
+        height = 0.62 + 0.24 * (1 - sum((w - 1 / n) ** 2 for w in weights)) + 0.05 * weights[0]
+        return Place(weights, round(height * 32) / 32, 1.4 - height)
+
+    corners = [tuple(float(i == j) for j in range(n)) for i in range(n)]
+    if n == 3:
+        between = [(i / 6, j / 6, (6 - i - j) / 6) for i in range(7) for j in range(7 - i)]
+    else:
+        between = [(1 - t, t, *(0.0,) * (n - 2)) for t in (0.25, 0.5, 0.75)]
+    places = tuple(place(*w) for w in dict.fromkeys([*corners, (1 / n,) * n, *between]))
+    points = []
+    for step in range(0, 241, 24):
+        cosine = 0.4 * step / 240
+        numbers = {"vertex_cosine": cosine, "vertex_cosine_max": cosine + 0.05 * step / 240}
+        numbers |= {"vertex_distance": 300 - 80 * cosine, "vertex_distance_min": 295 - 90 * cosine}
+        points += [Point(step, "train", name, value) for name, value in numbers.items()]
+        if step:
+            points.append(Point(step, "dev", f"{metric}_member_mean", 0.8))
+            points.append(Point(step, "dev", f"{metric}_monte_carlo_error", 0.011))
+    record = replace(
+        record,
+        config=replace(record.config, tuner=Part("prefix-subspace", {"n_vertices": n})),
+        metric=metric,
+        curve=record.curve.add(*points),
+        landscape=Landscape(metric, "dev", places, 10, 0.035),
+    )
+    return replace(made, record=record, plan=None)
 
 
 def generation() -> Sample:

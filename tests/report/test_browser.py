@@ -57,6 +57,8 @@ SAMPLES = {
     "failed": samples.failed,
     "regression": samples.regression,
     "generation": samples.generation,
+    "simplex": samples.simplex,
+    "simplex of six": lambda: samples.simplex(6),
     "hostile": lambda: samples.hostile("<script>document.title='owned'</script>" + "L" * 9000, "אבג\n" + "W" * 500),
 }
 

@@ -28,6 +28,7 @@ ALL = (
     samples.constant,
     samples.regression,
     samples.generation,
+    samples.simplex,
 )
 VOID = {"meta", "link", "br", "wbr", "img", "input", "hr", "path", "circle", "rect", "line"}
 FETCHING = {"src", "srcset", "data", "poster", "action", "formaction", "background", "xlink:href", "ping", "manifest"}

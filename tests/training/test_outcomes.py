@@ -28,11 +28,13 @@ Tasks = Callable[..., Task]
 class Planted(Engine):
     """An engine whose measurements on dev are planted: (examples right, loss) in turn."""
 
-    def outputs(self, encoded: object, labelled: bool = True) -> tuple[np.ndarray, float]:
+    def member_outputs(
+        self, encoded: object, ensemble: object = None, labelled: bool = True
+    ) -> tuple[np.ndarray, float]:
         right, loss = next(PLANTED)
         truth = encoded.targets  # type: ignore[attr-defined]
         answers = np.where(np.arange(len(truth)) < right, truth, 1 - truth)
-        return np.eye(2)[answers], loss
+        return np.eye(2)[answers][None], loss
 
 
 PLANTED: object = iter(())

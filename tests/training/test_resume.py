@@ -30,6 +30,8 @@ METHODS = {
     "lora": Part("lora", {"rank": 2}),
     "full": Part("full"),
     "dropout": Part("lora", {"rank": 2, "dropout": 0.2}),
+    "simplex": Part("prefix-subspace", {"length": 3, "beta": 1.0, "prefix_dropout": 0.2, "predict": "ensemble"}),
+    "subset": Part("dynamic-subset", {"density": 0.05, "silo": "layer"}),
 }
 STEPS = 16
 

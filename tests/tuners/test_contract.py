@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from foretune.testing.contracts import TunerContract
 from foretune.testing.toys import ARCHITECTURES, DECODERS, ENCODERS
-from foretune.tuners import IA3, BitFit, DoRA, Full, Head, LNTuning, LoRA, PrefixTuning, PromptTuning, RsLoRA
+from foretune.tuners import (
+    IA3,
+    BitFit,
+    DoRA,
+    Full,
+    Head,
+    LNTuning,
+    LoRA,
+    PrefixSubspace,
+    PrefixTuning,
+    PromptTuning,
+    RsLoRA,
+)
 
-POOLED = tuple((name, "sequence") for name in ARCHITECTURES)
+POOLED = tuple((name, "sequence") for name in ARCHITECTURES if name != "gemma3")
 PER_TOKEN = (("bert", "token"), ("gpt2", "token"))
 WRITING = (("llama", "language"), ("gpt2", "language"), ("t5", "language"))
 ALL = (*POOLED, *PER_TOKEN, *WRITING)
 WITH_BIASES = ("bert", "roberta", "distilbert", "deberta-v2", "gpt2")
-WITHOUT_CACHE = ("distilbert", "modernbert", "deberta-v2", "t5")
+PREFIXED = (*ALL, ("modernbert", "token"), ("t5", "token"), ("qwen3", "language"))
+PREFIXED = (*PREFIXED, ("gemma3", "sequence"), ("gemma3", "language"))
 
 
 class TestFull(TunerContract):
@@ -69,10 +82,43 @@ class TestPromptTuningFromNoise(TunerContract):
 
 class TestPrefixTuning(TunerContract):
     tuner = PrefixTuning(length=5)
-    networks = tuple(case for case in ALL if case[0] not in WITHOUT_CACHE)
-    refused = tuple(case for case in ALL if case[0] in WITHOUT_CACHE)
+    networks = PREFIXED
 
 
 class TestPrefixTuningFromNearZero(TunerContract):
-    tuner = PrefixTuning(length=5, init="small")
-    networks = (("gpt2", "language"),)
+    tuner = PrefixTuning(length=5, init="small", position_mode="no_shift")
+    networks = (("gpt2", "language"), ("bert", "sequence"))
+
+
+class TestPrefixSubspace(TunerContract):
+    tuner = PrefixSubspace(length=5)
+    networks = PREFIXED
+    head_copies = 3
+
+
+class TestPrefixSubspaceWithOtherOptions(TunerContract):
+    tuner = PrefixSubspace(
+        length=5,
+        n_vertices=6,
+        init_std=0.5,
+        init_scale="hold_rms",
+        prefix_dropout=0.1,
+        per="batch",
+        layerwise=False,
+        kv_shared=False,
+        beta=1.0,
+        train_pooler=True,
+        position_mode="no_shift",
+        weight_decay_vertices=0.01,
+        dev_samples=2,
+        dev_seed=1,
+        predict="ensemble",
+        predict_samples=3,
+    )
+    networks = (("bert", "sequence"), ("roberta", "token"), ("gemma3", "language"), ("t5", "sequence"))
+    head_copies = 6
+
+
+class TestPrefixSubspaceWithAnOrdinaryHead(TunerContract):
+    tuner = PrefixSubspace(length=5, head_subspace=False)
+    networks = (("roberta", "sequence"), ("llama", "sequence"))

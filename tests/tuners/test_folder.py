@@ -13,7 +13,7 @@ import pytest
 from foretune.errors import ModelError
 from foretune.testing import toys
 from foretune.testing.contracts import logits, train
-from foretune.tuners import IA3, DoRA, LNTuning, LoRA, PrefixTuning, PromptTuning, Tuner
+from foretune.tuners import IA3, DoRA, LNTuning, LoRA, PrefixSubspace, PrefixTuning, PromptTuning, Tuner
 from foretune.tuners._peft import read_config
 
 CASES = [
@@ -26,6 +26,10 @@ CASES = [
     (PromptTuning(length=3), "t5", "language"),
     (PrefixTuning(length=3), "bert", "token"),
     (PrefixTuning(length=3), "qwen3", "sequence"),
+]
+SUBSPACES = [
+    *((PrefixSubspace(length=3), name, "sequence") for name in ("bert", "roberta", "gpt2", "llama", "qwen3")),
+    *((PrefixSubspace(length=3), name, "language") for name in ("gpt2", "llama", "qwen3", "gemma3")),
 ]
 
 STOCK = """
@@ -59,27 +63,34 @@ def trained(tuner: Tuner, name: str, kind: str):
     return model.eval()
 
 
-def test_stock_peft_gives_equal_logits_in_a_process_without_foretune(tmp_path: Path):
+def differences(cases: list[tuple[Tuner, str, str]], folder: Path) -> list[float]:
+    """The largest difference of a logit in one process with stock PEFT alone, by case."""
     from safetensors.torch import save_file
 
     lines = []
-    for number, (tuner, name, kind) in enumerate(CASES):
-        folder = tmp_path / str(number)
+    for number, (tuner, name, kind) in enumerate(cases):
+        place = folder / str(number)
         base = toys.network(name, kind)
-        base.save_pretrained(folder / "base")
-        model, batch = trained(tuner, name, kind), toys.batch(base)
-        tuner.save(model, folder / "adapter")
-        save_file({**batch, "expected": logits(model, batch).contiguous()}, folder / "data.safetensors")
-        lines.append(f"{folder} {kind} {name}")
+        base.save_pretrained(place / "base")
+        model, batch = trained(tuner, name, kind), toys.batch(base, (4, 3, 4))
+        tuner.save(model, place / "adapter")
+        save_file({**batch, "expected": logits(model, batch).contiguous()}, place / "data.safetensors")
+        lines.append(f"{place} {kind} {name}")
     done = subprocess.run(
         [sys.executable, "-c", STOCK], input="\n".join(lines), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    differences = [float(line.split()[-1]) for line in done.stdout.splitlines()]
-    assert len(differences) == len(CASES)
-    for (tuner, name, _), difference in zip(CASES, differences, strict=True):
-        virtual = isinstance(tuner, PromptTuning | PrefixTuning)  # stock PEFT lays them out otherwise: rounding differs
+    return [float(line.split()[-1]) for line in done.stdout.splitlines()]
+
+
+def test_stock_peft_gives_equal_logits_in_a_process_without_foretune(tmp_path: Path):
+    for (tuner, name, _), difference in zip(CASES, differences(CASES, tmp_path), strict=True):
+        virtual = isinstance(tuner, PromptTuning)  # stock PEFT lays these out otherwise: rounding differs
         assert difference <= (2e-6 if virtual else 0.0), (tuner.name, name)
+
+
+def test_check_07_03_stock_peft_reloads_the_midpoint_bit_for_bit_in_a_fresh_process(tmp_path: Path):
+    assert differences(SUBSPACES, tmp_path) == [0.0] * len(SUBSPACES)
 
 
 def test_saving_opens_no_connection_and_writes_one_path_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

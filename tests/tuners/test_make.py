@@ -31,6 +31,9 @@ def test_the_published_names_are_all_there():
         "ia3",
         "prompt-tuning",
         "prefix-tuning",
+        "prefix-subspace",
+        "dynamic-subset",
+        "static-subset",
     ]
 
 
@@ -47,6 +50,18 @@ def test_the_published_names_are_all_there():
         (Part("lora", {"targets": "mlp"}), ["`targets` of `lora`", "'all-linear'", "'mlp'"]),
         (Part("lora", {"rank": object()}), ["plain numbers and text"]),
         (Part("prefix-tuning", {"length": 0}), ["`length >= 1`", "length=0"]),
+        (Part("prefix-subspace", {"n_vertices": 0}), ["`n_vertices >= 1`", "n_vertices=0"]),
+        (Part("prefix-subspace", {"init_std": 0.0}), ["3 vertices must start apart", "init_std=0", "above 0"]),
+        (Part("prefix-subspace", {"init": "text", "init_text": ["a"], "init_std": 0.0}), ["3 vertices", "1 different"]),
+        (Part("prefix-subspace", {"init": "text", "init_text": ["a", "b"]}), ["one per vertex (3)", "got 2"]),
+        (Part("prefix-subspace", {"init_text": ["a"]}), ['init="text" only', "1 texts"]),
+        (Part("prefix-subspace", {"init_std": -1.0}), ["`init_std >= 0`", "init_std=-1.0"]),
+        (Part("prefix-subspace", {"beta": -1.0}), ["`beta >= 0`", "beta=-1.0"]),
+        (Part("prefix-subspace", {"prefix_dropout": 1.0}), ["0 <= prefix_dropout < 1", "prefix_dropout=1.0"]),
+        (Part("prefix-subspace", {"per": "layer"}), ["`per` of `prefix-subspace`", "'observation'", "'layer'"]),
+        (Part("prefix-subspace", {"dev_samples": 0}), ["`dev_samples >= 1`", "dev_samples=0"]),
+        (Part("prefix-subspace", {"predict_samples": 0}), ["`predict_samples >= 1`", "predict_samples=0"]),
+        (Part("prefix-subspace", {"weight_decay_vertices": -1.0}), ["`weight_decay_vertices >= 0`", "-1.0"]),
         (Part("prompt-tuning", {"init": "zero"}), ["`init` of `prompt-tuning`", "'vocabulary'"]),
     ],
     ids=lambda value: f"{value.name}-{'-'.join(value.options)}" if isinstance(value, Part) else "",

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from foretune.errors import UsageError
 from foretune.testing import toys
 from foretune.testing.contracts import logits
 from foretune.tuners import TUNERS, LoRA, PrefixTuning, PromptTuning, get_peft_model
@@ -53,9 +52,18 @@ def test_the_trainers_own_saving_is_an_ordinary_peft_folder(tmp_path: Path):
     assert torch.equal(logits(reloaded, batch), logits(model.eval(), batch))
 
 
-def test_the_trainers_checkpointing_switch_does_not_lose_the_prefix(tmp_path: Path):
-    with pytest.raises(UsageError, match="prefix would be dropped"):
-        run(get_peft_model(toys.network("bert"), "prefix-tuning"), tmp_path, activation_checkpointing=True)
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+@pytest.mark.parametrize("name", ["prefix-tuning", "prefix-subspace"])
+def test_the_trainers_checkpointing_switch_does_not_lose_the_prefix(name: str, tmp_path: Path):
+    import torch
+
+    learned = []
+    for switch in (False, True):
+        torch.manual_seed(0)
+        model = get_peft_model(toys.network("bert"), name)
+        run(model, tmp_path, activation_checkpointing=switch)
+        learned.append(model.vertices)
+    torch.testing.assert_close(*learned, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", [name for name in TUNERS if name != "full"])

@@ -16,6 +16,10 @@ def export(
     to: Annotated[str, typer.Option(help="peft, merged, onnx or decision.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export/FORMAT.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
+    collapse: Annotated[
+        str | None,
+        typer.Option(help="Which model of a prefix subspace: midpoint (the default) or vertex:0, vertex:1, ..."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Hand a finished run over in a stock format.
@@ -26,7 +30,7 @@ def export(
     from foretune.export import export as hand_over
     from foretune.report.units import size
 
-    done = hand_over(run, to, out, model)
+    done = hand_over(run, to, out, model, collapse)
     total = sum(done.files.values())
     if json:
         print_json(
@@ -37,6 +41,7 @@ def export(
                 "largest_difference": done.largest_difference,
                 "tolerance": done.tolerance,
                 "unit": done.unit,
+                "reproduced": done.wanted,
                 "bytes": total,
                 "files": done.files,
             }
@@ -45,6 +50,6 @@ def export(
     say(f"{done.format}: {size(total)} in {done.folder}")
     say(*(f"  {name}  {size(count)}" for name, count in done.files.items()))
     say(
-        f"A fresh process without foretune reproduced {done.checked_rows} recorded predictions: largest difference "
+        f"A fresh process without foretune reproduced {done.checked_rows} {done.wanted}: largest difference "
         f"{done.largest_difference:.2g} ({done.unit}), allowed {done.tolerance:g}."
     )

@@ -18,14 +18,21 @@ def predict(
     model: Annotated[str | None, typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
     text: Annotated[str | None, typer.Option(help="Column of the text, where it has another name now.")] = None,
     pair: Annotated[str | None, typer.Option(help="Column of the second text.")] = None,
+    members: Annotated[
+        int | None,
+        typer.Option(help="Let so many models of a prefix subspace answer together, and say how far they are apart."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="JSON Lines on stdout instead of CSV.")] = False,
 ) -> None:
     """Label new rows with a finished run: labels with calibrated probabilities, numbers, or written responses.
 
     The rows need no label. CSV holds row, prediction and probability; the other formats the probability of every class.
+    With --members M the answer is that of the members' mean probability, and three columns follow: members, spread (the
+    standard deviation over members of the answer's probability, or of the number) and agreement (the share of members
+    that give the answer themselves).
     """
     from foretune.pipeline.predict import check_out, write
     from foretune.pipeline.predict import predict as answer
 
     check_out(out)
-    write(answer(run, source, model=model, text=text, pair=pair), out, as_json=json)
+    write(answer(run, source, model=model, text=text, pair=pair, members=members), out, as_json=json)

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from foretune.errors import ExportError, StoreError
 from foretune.export.source import Source
+from foretune.training.predictor import Predictor
 
 RELOAD = Path(__file__).with_name("reload.py")
 
@@ -91,6 +92,15 @@ def recorded(source: Source) -> pa.Table:
             f"`{path}` holds no prediction that an export could be checked against. Train with a test split."
         )
     return table.take(chosen)
+
+
+def expected(source: Source) -> pa.Table:
+    """The rows of ``recorded`` with the answers that an export must give: for a point that the user chose, foretune's
+    own there."""
+    rows = recorded(source)
+    if not source.chosen:
+        return rows
+    return Predictor.load(source.run, source.checkpoint.ref.name, source.point)(rows)
 
 
 def answers(jobs: Sequence[tuple[Path, Path, Path]], scratch: Path) -> list[list[Any]]:

@@ -15,7 +15,7 @@ from foretune.models.network import quiet
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG, CARD = "adapter_config.json", "README.md"
 
 PROBLEMS = {"classification": "single_label_classification", "regression": "regression"}
 
@@ -29,14 +29,23 @@ NOT_GREEDY = (
 def peft(source: Source, folder: Path) -> dict[str, Any]:
     """The adapter folder as it is, with the base model under the name that others know it by.
 
+    Of a tuner that holds several models the one at the source's point is saved anew, as an ordinary adapter.
+
     Raises:
-        ModelError: the tuner changes the model's own weights, for which PEFT has no format.
+        ModelError: the tuner changes the model's own weights, for which PEFT has no format, or stock PEFT cannot put
+            this adapter on this base model.
     """
     if not (source.adapter / ADAPTER_CONFIG).exists():
         raise ModelError(
             f"`{source.tuner.name}` changes the model's own weights, for which PEFT has no format. Use `--to merged`."
         )
+    source.tuner.require_stock(source.checkpoint.config)
+    model = source.restored() if source.point else None
     shutil.copytree(source.adapter, folder, dirs_exist_ok=True)
+    if model is not None:
+        source.tuner.save(model, folder)
+    if source.chosen:  # the card speaks of the model that the run judged
+        (folder / CARD).unlink(missing_ok=True)
     path = folder / ADAPTER_CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -37,8 +37,9 @@ class Exported:
     Attributes:
         folder: where it lies.
         format: one of ``FORMATS``.
-        checked_rows: how many recorded predictions were compared.
+        checked_rows: how many predictions were compared.
         largest_difference: between them and those of the fresh process, in ``unit``; at most ``tolerance``.
+        wanted: the predictions that were to be reproduced, in words.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Exported:
     largest_difference: float
     tolerance: float
     unit: str
+    wanted: str
 
     @property
     def files(self) -> dict[str, int]:
@@ -55,7 +57,9 @@ class Exported:
         return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in found}
 
 
-def export(run: Path, to: str, out: Path | None = None, model: str | None = None) -> Exported:
+def export(
+    run: Path, to: str, out: Path | None = None, model: str | None = None, collapse: str | None = None
+) -> Exported:
     """Hand ``run`` over in the format ``to``.
 
     Args:
@@ -63,15 +67,18 @@ def export(run: Path, to: str, out: Path | None = None, model: str | None = None
         to: one of ``FORMATS``.
         out: the folder to write, default ``<run>/export/<to>``; an earlier export there is replaced once this passed.
         model: where the base model lies now, if elsewhere.
+        collapse: which one of several models, ``midpoint`` or ``vertex:0`` and so on, for a run that holds several. One
+            that was chosen is checked against what foretune itself predicts with it; otherwise it is the midpoint, and
+            checked against what the run recorded.
 
     Raises:
-        UsageError: no such format, or ``out`` holds something else.
+        UsageError: no such format or point, several members answer in this run, or ``out`` holds something else.
         StoreError: no finished run is there, or ``out`` cannot be written.
         ModelError: the base model is absent or another one, or this run has no such form.
         ExportError: the reloaded export did not give the recorded predictions; nothing is left behind.
     """
     write = find("format", to, FORMATS)
-    source = Source.open(Path(run), model)
+    source = Source.open(Path(run), model, collapse)
     target = Path(out) if out is not None else Path(run) / "export" / to
     _require_free(target)
     made = _missing_parents(target)
@@ -93,12 +100,12 @@ def export(run: Path, to: str, out: Path | None = None, model: str | None = None
                 f"The export cannot be written to `{target}`: {error}. Free some space or use `--out`."
             ) from error
         raise
-    return Exported(target, to, compared.rows, compared.largest, compared.tolerance, compared.unit)
+    return Exported(target, to, compared.rows, compared.largest, compared.tolerance, compared.unit, source.wanted)
 
 
 def _checked(source: Source, folder: Path, description: dict[str, Any]) -> check.Comparison:
-    """Describe the export, have it reproduce the recorded predictions, and write down how well it did."""
-    rows = check.recorded(source)
+    """Describe the export, have it reproduce the predictions that count, and write down how well it did."""
+    rows = check.expected(source)
     _describe(folder, description)
     with tempfile.TemporaryDirectory(prefix="foretune-") as scratch:
         pq.write_table(rows, Path(scratch) / "rows.parquet")
@@ -107,7 +114,7 @@ def _checked(source: Source, folder: Path, description: dict[str, Any]) -> check
     compared = check.compare(description, rows, found)
     if not compared.passed:
         raise ExportError(
-            f"The {description['format']} export did not reproduce the recorded predictions: of {compared.rows} rows, "
+            f"The {description['format']} export did not reproduce the {source.wanted}: of {compared.rows} rows, "
             f"{compared.other} have another answer, and the largest difference is {compared.largest:.3g} "
             f"({compared.unit}), where {compared.tolerance:g} is allowed. Nothing was written. The adapter or the "
             "predictions have changed since the run, or a library has: restore them, install the versions in "

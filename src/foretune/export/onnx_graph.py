@@ -118,7 +118,7 @@ def disagreement(model: nn.Module, checkpoint: Checkpoint, path: Path, longest: 
     import torch
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     worst = 0.0
     for lengths in ((1,), (2,), (longest,), (3, longest, 1), tuple(range(1, longest + 1, 3))):

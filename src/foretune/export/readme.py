@@ -124,7 +124,7 @@ def page(source: Source, form: str, checked: Comparison) -> str:
         f"# {source.kind.capitalize()}: {source.tuner.name} on `{base}`",
         f"This folder is {FORMS[form]}",
         f"```python\n{snippet(source, form)}```" + (PIPELINE.format(example=example) if stock else ""),
-        f"A fresh process without foretune reproduced {checked.rows} of the run's recorded predictions: "
+        f"A fresh process without foretune reproduced {checked.rows} {source.wanted}: "
         f"largest difference {checked.largest:.2g} ({checked.unit}), allowed {checked.tolerance:g}.",
         f"Text beyond {ref.max_length} tokens is cut. `export.json` says the rest: pooling, temperature, labels, the "
         f"base model's fingerprint `{ref.fingerprint}`. Run `{source.recipe['digest']}`, written by "

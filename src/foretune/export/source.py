@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foretune.errors import UsageError
 from foretune.models import Checkpoint, build
 from foretune.models.locate import DEMO
 from foretune.objectives import Objective
@@ -32,6 +33,8 @@ class Source:
         adapter: its adapter folder.
         recipe: the contents of ``adapter/foretune.json``.
         checkpoint: the base model, opened.
+        point: which one of several models is handed over, where the tuner holds several; None: the only one.
+        chosen: whether the user chose it; then its predictions need not be those that the run recorded.
     """
 
     run: Path
@@ -40,17 +43,25 @@ class Source:
     checkpoint: Checkpoint
     tuner: Tuner
     objective: Objective
+    point: str | None = None
+    chosen: bool = False
 
     @classmethod
-    def open(cls, run: Path, model: str | None = None) -> Source:
-        """Open ``run``; ``model`` says where the base model lies now, if elsewhere.
+    def open(cls, run: Path, model: str | None = None, collapse: str | None = None) -> Source:
+        """Open ``run``; ``model`` says where the base model lies now, if elsewhere, ``collapse`` which point is meant.
 
         Raises:
             StoreError: no finished run is there. ModelError: the base model is absent or not the one that was tuned.
+            UsageError: a point of a run that holds one model.
         """
         recipe, adapter = read_recipe(run)
         tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
-        return cls(run, adapter, recipe, open_base(recipe, model), tuner, objective)
+        if collapse and not tuner.collapsible:
+            raise UsageError(
+                f"`--collapse` picks one of several models, but `{tuner.name}` holds one. Leave `--collapse` out."
+            )
+        point = collapse or ("midpoint" if tuner.collapsible else None)
+        return cls(run, adapter, recipe, open_base(recipe, model), tuner, objective, point, bool(collapse))
 
     @property
     def kind(self) -> str:
@@ -76,12 +87,26 @@ class Source:
         return self.hub or " ".join(Path(self.checkpoint.ref.name).expanduser().resolve().name.split())
 
     def restored(self) -> nn.Module:
-        """The tuned model on the CPU, in evaluation mode. Reads the weights.
+        """The tuned model on the CPU, at its point, in evaluation mode. Reads the weights.
 
         Raises:
             StoreError: the adapter's file is not what safetensors wrote. ModelError: it does not fit the base model.
+            UsageError: there is no such point, or several members answered in the run and no point was chosen.
         """
-        return restore(self.tuner, build(self.checkpoint, self.outputs).module, self.adapter)
+        model = restore(self.tuner, build(self.checkpoint, self.outputs).module, self.adapter)
+        if self.point is None:
+            return model
+        if not self.chosen and (count := self.tuner.answering_members(model)) > 1:
+            raise UsageError(
+                f"{count} members answer together in this run, but an export holds one model. `--collapse midpoint` "
+                "hands over the one in their middle, whose answers are not quite those that the run recorded."
+            )
+        return self.tuner.collapse(model, self.point)
+
+    @property
+    def wanted(self) -> str:
+        """The predictions that an export must reproduce, in words."""
+        return f"predictions that foretune makes at `{self.point}`" if self.chosen else "recorded predictions"
 
     def description(self, form: str) -> dict[str, Any]:
         """What ``export.json`` says of the run: all that ``reload.py``, or anybody, needs to predict as it did."""
@@ -100,6 +125,8 @@ class Source:
             "digest": self.recipe["digest"],
             "tuner": self.tuner.name,
         }
+        if self.point:
+            found["point"] = self.point
         if self.kind == "regression":
             found |= {name: options[name] for name in ("center", "scale")}
         if self.kind == "generation":

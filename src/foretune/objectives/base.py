@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from foretune.errors import DataError
+from foretune.errors import DataError, UsageError
 from foretune.models import Checkpoint
 
 if TYPE_CHECKING:
@@ -110,12 +110,14 @@ class Objective(ABC):
     Attributes:
         name: what records, the command line and the registry call it.
         kinds: the kinds of task it serves (see ``records.KINDS``).
+        pools: whether ``pool`` has an answer; otherwise it raises ``UsageError``.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by Pydantic, not a field
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
+    pools: ClassVar[bool] = False
 
     @abstractmethod
     def outputs(self, classes: int) -> int:
@@ -163,6 +165,14 @@ class Objective(ABC):
         """The outputs of one batch with as many columns as any batch of the split ``encoded`` has."""
         return outputs
 
+    def pool(self, outputs: np.ndarray) -> np.ndarray:
+        """The raw outputs ``(members, n, ...)`` of several models as those of one, ``(n, ...)``.
+
+        Raises:
+            UsageError: texts have no mean.
+        """
+        raise UsageError(f"The objective `{self.name}` cannot average the answers of several models. Use the midpoint.")
+
     def longest(self, encoded: Encoded) -> int:
         """Positions that the longest sequence of the split takes, in training or in prediction."""
         return int(encoded.lengths.max(initial=0))
@@ -175,6 +185,8 @@ class Objective(ABC):
 @dataclass(frozen=True)
 class LogitObjective(Objective):
     """An objective whose loss and predictions both come from the pooled logits of one forward pass."""
+
+    pools: ClassVar[bool] = True
 
     @abstractmethod
     def arrange(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -203,6 +215,12 @@ class LogitObjective(Objective):
 
     def predict(self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0) -> torch.Tensor:
         return self.arrange(pooled_logits(model, batch, virtual_tokens), batch)
+
+    def pool(self, outputs: np.ndarray) -> np.ndarray:
+        """Logarithms of the mean probabilities: a mean of logits would let one sure member outvote the rest."""
+        from scipy.special import log_softmax, logsumexp
+
+        return logsumexp(log_softmax(outputs.astype(np.float64), axis=-1), axis=0) - np.log(len(outputs))
 
     def evaluate(
         self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0

@@ -47,6 +47,9 @@ class Regression(LogitObjective):
         wanted = (batch["targets"] - self.center) / self.scale
         return (arranged.squeeze(-1) - wanted.float()).square().sum()
 
+    def pool(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs.mean(0)
+
     def decode(self, outputs: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:
         """Values ``(n,)`` in the unit of the targets; in fp64, for a large mean would eat the digits of fp32."""
         return outputs[:, 0].astype(np.float64) * self.scale + self.center

@@ -15,28 +15,45 @@ import pyarrow.parquet as pq
 from foretune.errors import StoreError, UsageError
 from foretune.tasks import Schema
 from foretune.tasks.opening import read_rows
-from foretune.training.predictor import Predictor, read_recipe
+from foretune.training.predictor import Predictor, read_recipe, require_members
 
 FORMATS = (".csv", ".jsonl", ".parquet")
+ANSWER = ("prediction", "probability", "probabilities")
+SPREAD = ("members", "spread", "agreement")
+"""What is added where several members answer."""
 
 
 def predict(
-    run: Path, source: str, *, model: str | None = None, text: str | None = None, pair: str | None = None
+    run: Path,
+    source: str,
+    *,
+    model: str | None = None,
+    text: str | None = None,
+    pair: str | None = None,
+    members: int | None = None,
 ) -> pa.Table:
     """``row, prediction, probability, probabilities`` for the rows of ``source``; no label column is needed.
 
+    With ``members`` so many of the run's models answer together, and ``members, spread, agreement`` follow: see
+    ``Predictor.spread``.
+
     Raises:
         DataError: the file cannot be read or lacks a column. StoreError: no finished run. ModelError: no base model.
+        UsageError: the run has no members to ask.
     """
     recipe, _ = read_recipe(run)
+    if members is not None:
+        require_members(recipe, members)
     columns = dict(recipe["columns"])
     for role, name in (("text", text), ("pair", pair)):
         if name is not None:
             columns["prompt" if role == "text" and "prompt" in columns else role] = name
     schema = Schema(recipe["kind"], columns, tuple(recipe["labels"]), recipe["metric"], recipe["references"])
     rows = read_rows(source, schema, labelled=False)
-    found = Predictor.load(run, model)(rows)
-    return found.select(["row", "prediction", "probability", "probabilities"])
+    predictor = Predictor.load(run, model)
+    if members is None:
+        return predictor(rows).select(["row", *ANSWER])
+    return predictor.spread(rows, members).select(["row", *ANSWER, *SPREAD])
 
 
 def check_out(out: Path | None) -> None:
@@ -82,7 +99,8 @@ def _lines(table: pa.Table) -> str:
 
 def _csv(table: pa.Table) -> str:
     held = io.StringIO()
-    writer = csv.DictWriter(held, ("row", "prediction", "probability"), extrasaction="ignore", lineterminator="\n")
+    columns = [name for name in table.column_names if name != "probabilities"]
+    writer = csv.DictWriter(held, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(table.to_pylist())
     return held.getvalue()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretune.errors import StoreError, UsageError
+from foretune.pipeline.predict import ANSWER, SPREAD
 from foretune.pipeline.request import read_plan
 from foretune.records import Plan, RunRecord
 from foretune.report import page
@@ -54,17 +55,26 @@ class Result:
         """The restored model; loaded at the first use."""
         return Predictor.load(self.folder, self.model)
 
-    def predict(self, texts: Iterable[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def predict(self, texts: Iterable[str | Mapping[str, Any]], members: int | None = None) -> list[dict[str, Any]]:
         """Answers for texts, or for mappings with ``text`` (and ``pair`` or ``choices``): prediction and probability.
 
+        Args:
+            texts: what to answer.
+            members: let so many of the run's models answer together, and say how far they are apart.
+
         Returns:
-            one dict per row: ``prediction``, ``probability`` and ``probabilities`` (None where the kind has none).
+            one dict per row: ``prediction``, ``probability`` and ``probabilities`` (None where the kind has none);
+            with ``members`` also ``members``, ``spread`` and ``agreement`` (see ``Predictor.spread``).
+
+        Raises:
+            UsageError: the run has no members to ask.
         """
         table = table_of(texts)
         if not len(table):
             return []
-        found = self.predictor(table)
-        return list(found.select(["prediction", "probability", "probabilities"]).to_pylist())
+        if members is None:
+            return list(self.predictor(table).select([*ANSWER]).to_pylist())
+        return list(self.predictor.spread(table, members).select([*ANSWER, *SPREAD]).to_pylist())
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Copy the adapter folder, the part that travels, to ``folder``."""

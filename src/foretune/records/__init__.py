@@ -4,6 +4,7 @@ from foretune.records.card import TaskCard
 from foretune.records.config import KINDS, ModelRef, Part, RunConfig, Schedule, Seeds, TaskRef, digest
 from foretune.records.cost import Cost
 from foretune.records.curve import LearningCurve, Point
+from foretune.records.landscape import Landscape, Place
 from foretune.records.plan import Plan, Recommendation
 from foretune.records.record import FORMAT, STATUSES, Evaluation, Gap, RunRecord
 from foretune.records.space import Choice, Real, Space
@@ -16,9 +17,11 @@ __all__ = [
     "Cost",
     "Evaluation",
     "Gap",
+    "Landscape",
     "LearningCurve",
     "ModelRef",
     "Part",
+    "Place",
     "Plan",
     "Point",
     "Real",

@@ -10,9 +10,11 @@ from foretune.records.card import TaskCard
 from foretune.records.config import RunConfig
 from foretune.records.cost import Cost
 from foretune.records.curve import LearningCurve, Point
+from foretune.records.landscape import Landscape
 
 FORMAT = 1
-"""The version of the record's JSON. A change adds a function to ``store/upgrade.py`` and raises this by one."""
+"""The version of the record's JSON. A change adds a function to ``store/upgrade.py`` and raises this by one; an
+optional field, left out of the JSON where it has no value, is no change."""
 
 STATUSES = ("running", "ok", "stopped", "failed", "diverged", "oom")
 
@@ -50,6 +52,7 @@ class RunRecord:
             read by the report and the verdict alone.
         floors: floor name (``majority``, ``tfidf``, ``embedding``) -> split -> evaluation.
         gaps: one per out-of-domain set.
+        landscape: dev scores over the space that the tuner trained, where it has one; read by the report alone.
         chosen_step: the step whose weights were kept; ``steps_done`` the last step that ran.
         temperature: fitted on dev; the logits are divided by it.
         initial_hash: hash of the trainable weights before the first step.
@@ -69,6 +72,7 @@ class RunRecord:
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
     floors: Mapping[str, Mapping[str, Evaluation]] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
+    landscape: Landscape | None = None
     chosen_step: int | None = None
     steps_done: int = 0
     temperature: float | None = None
@@ -91,6 +95,8 @@ class RunRecord:
         """Plain dicts and lists, ready for ``json.dumps``; NaN and infinity become None."""
         plain: dict[str, Any] = _finite(asdict(self))
         plain["config"] = self.config.to_json()
+        if self.landscape is None:
+            del plain["landscape"]
         return plain
 
     @classmethod
@@ -113,6 +119,8 @@ class RunRecord:
         values["gaps"] = tuple(
             Gap(**{**g, **{key: nan for key in ("value", "low", "high") if g[key] is None}}) for g in plain["gaps"]
         )
+        if plain.get("landscape") is not None:
+            values["landscape"] = Landscape.from_json(plain["landscape"])
         for name in ("labels", "notes", "warnings"):
             values[name] = tuple(plain[name])
         return cls(**values)

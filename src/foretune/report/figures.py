@@ -112,6 +112,37 @@ def curve(record: RunRecord) -> Markup | None:
     return drawing.markup()
 
 
+def drift(record: RunRecord) -> Markup | None:
+    """How alike the vertices of a simplex are over training: their cosine above, their distance below; None without.
+
+    Both scales begin at 0, and that of the cosine ends at 1: a drift looks as large as it is.
+    """
+    cosines, distances = (_finite(*record.curve.of("train", f"vertex_{name}")) for name in ("cosine", "distance"))
+    if not cosines or not distances:
+        return None
+    steps, top = [s for s, _ in cosines], 30.0
+    x = Scale(0, max(*steps, 1), LEFT, RIGHT)
+    told = f"Mean cosine {cosines[0][1]:.2f} at step {steps[0]}, {cosines[-1][1]:.2f} at step {steps[-1]}; "
+    told += f"mean distance {distances[0][1]:.4g} and {distances[-1][1]:.4g}."
+    drawing = Drawing("drift", 332, "Vertices over training", told)
+    panels = (
+        ("cosine between vertices", "", cosines, "vertex_cosine_max", 1.0),
+        ("distance between vertices", "step", distances, "vertex_distance_min", 0.0),
+    )
+    for name, below, mean, extreme, high in panels:
+        closest = _finite(*record.curve.of("train", extreme))
+        values = [v for _, v in (*mean, *closest)]
+        y = Scale(min(0.0, *values), max(high, *values) * (1.0 if high else 1.08) or 1.0, top + 106, top)
+        axes(drawing, x, y, below, name)
+        if record.chosen_step is not None:
+            drawing.line("chosen", x(record.chosen_step), y.start, x(record.chosen_step), y.end)
+        if closest:
+            drawing.add("path", "curve dev", d=polyline([(x(s), y(v)) for s, v in closest]))
+        _line(drawing, x, y, mean, "own")
+        top += 162
+    return drawing.markup()
+
+
 def _told(record: RunRecord, own: Sequence[tuple[int, float]], last: int) -> str:
     told = f"{units.plural(last, 'step')}."
     if own:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foretune.records import Evaluation, RunRecord
-from foretune.report import compare, sentences, units
-from foretune.report.snippet import PATCHED, base_name, is_hub_id, load_and_predict, public
+from foretune.report import compare, sentences, simplex, units
+from foretune.report.snippet import PATCHED, SPARSE, base_name, is_hub_id, load_and_predict, public
 
 PIPELINES = {
     "classification": "text-classification",
@@ -61,7 +61,7 @@ def _header(record: RunRecord, split: str | None) -> dict[str, Any]:
     config, kind = record.config, record.config.task.kind
     header: dict[str, Any] = {
         "base_model": base_name(record.config),
-        "library_name": "transformers" if config.tuner.name in PATCHED else "peft",
+        "library_name": "transformers" if config.tuner.name in (*PATCHED, *SPARSE) else "peft",
         "pipeline_tag": PIPELINES[kind],
         "tags": ["foretune", config.tuner.name, kind],
     }
@@ -113,6 +113,8 @@ def _results(record: RunRecord) -> str:
         lines.append(f"| {title} | {units.count(judged.n)} | {_scored(metric, judged)} | {floors or units.NONE} |")
     gaps = [f"- {_plain(sentences.gap(gap, compare.greater_is_better(gap.metric)))}" for gap in record.gaps]
     note = "Intervals are 95 % over examples, from one seed. Dev chose the checkpoint and is therefore optimistic."
+    if record.landscape is not None:
+        note += f" {simplex.scores(record.landscape)}"
     return "\n".join([*lines, "", note, *(["", *gaps] if gaps else [])])
 
 

@@ -24,7 +24,7 @@ from markupsafe import Markup, escape
 
 from foretune.errors import StoreError
 from foretune.records import Plan, RunRecord
-from foretune.report import answers, calibration, compare, figures, sentences, tables, units
+from foretune.report import answers, calibration, compare, figures, sentences, simplex, tables, units
 from foretune.report.predictions import Rows, rows
 from foretune.store.folder import read_run
 
@@ -78,6 +78,7 @@ def render(
         **_verdict(record, split, judged, floors),
         **_expected(record, plan),
         **_curve(record),
+        **_simplex(record),
         **_answers(record, judged),
         **_gaps(record),
         **_rest(record),
@@ -185,6 +186,19 @@ def _curve(record: RunRecord) -> dict[str, Any]:
     return {"curve": figures.curve(record), "curve_words": sentences.course(record)}
 
 
+def _simplex(record: RunRecord) -> dict[str, Any]:
+    found = record.landscape
+    if found is None:
+        return {"simplex": None}
+    return {
+        "simplex": simplex.figure(found),
+        "simplex_caption": simplex.caption(found),
+        "simplex_words": simplex.words(record, found),
+        "simplex_table": simplex.table(found),
+        "drift": figures.drift(record),
+    }
+
+
 def _answers(record: RunRecord, judged: Rows | None) -> dict[str, Any]:
     """What only the predictions can show; by kind, and nothing of it without them."""
     empty = dict.fromkeys(
@@ -261,6 +275,7 @@ CONTENTS = (
     ("floors", "Floors", ("floors",)),
     ("scores", "All scores", ("scores",)),
     ("curve-section", "Learning curve", ("curve",)),
+    ("simplex", "The simplex", ("simplex",)),
     ("confusion", "Confusion", ("confusion", "confused")),
     ("calibration", "Calibration", ("reliability",)),
     ("ood", "Out of domain", ("gaps",)),

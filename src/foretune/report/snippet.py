@@ -13,6 +13,9 @@ DEMO_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 PATCHED = ("full", "head", "bitfit")
 """Tuners that change the model's own parameters: saved as ``patch.safetensors``, for peft has no format for them."""
 
+SPARSE = ("dynamic-subset", "static-subset")
+"""Tuners that move a few of the model's own weights: saved as places and values, for peft has no format for that."""
+
 INPUTS = {
     "classification": '"a text"',
     "regression": '"a text"',
@@ -52,8 +55,8 @@ def load_and_predict(config: RunConfig) -> str:
     """
     generation = config.task.kind == "generation"
     auto = "AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM" if generation else _auto(config)
-    patched = config.tuner.name in PATCHED
-    library = "from safetensors.torch import load_file" if patched else "from peft import PeftModel"
+    own = config.tuner.name in (*PATCHED, *SPARSE)
+    library = "from safetensors.torch import load_file" if own else "from peft import PeftModel"
     head = f"""\
 import json
 from pathlib import Path
@@ -66,7 +69,7 @@ adapter = Path("adapter")  # the folder that holds this file
 recipe = json.loads((adapter / "foretune.json").read_text(encoding="utf-8"))
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 """
-    return head + (_base_writer(config) if generation else _base(config)) + _adapter(patched) + _use(config)
+    return head + (_base_writer(config) if generation else _base(config)) + _adapter(config.tuner.name) + _use(config)
 
 
 def _auto(config: RunConfig) -> str:
@@ -128,8 +131,21 @@ base.config.pad_token_id = tokenizer.pad_token_id
 """
 
 
-def _adapter(patched: bool) -> str:
-    if patched:
+def _adapter(tuner: str) -> str:
+    if tuner in SPARSE:
+        return """\
+delta, weights = load_file(adapter / "adapter_model.safetensors"), dict(base.named_parameters())
+with torch.no_grad():
+    for key, value in delta.items():
+        name, _, what = key.rpartition(".dst_")
+        if what == "indices":
+            weights[name].view(-1)[value.long()] = delta[f"{name}.dst_values"].to(weights[name].dtype)
+        elif not what:  # the head
+            weights[key].copy_(value)
+model = base.eval()
+
+"""
+    if tuner in PATCHED:
         return 'base.load_state_dict(load_file(adapter / "patch.safetensors"), strict=False)\nmodel = base.eval()\n\n'
     return "model = PeftModel.from_pretrained(base, adapter).eval()\n\n"
 

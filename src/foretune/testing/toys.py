@@ -1,4 +1,4 @@
-"""Tiny random networks of nine architectures, made from configurations: two layers, width 16, a vocabulary of 40.
+"""Tiny random networks of ten architectures, made from configurations: two layers, width 16, a vocabulary of 40.
 
 They prove plumbing, not accuracy. Equal arguments give equal weights; no file and no network connection is needed.
 """
@@ -32,8 +32,11 @@ CHAT = "{{ bos_token }}{% for turn in messages %}a {{ turn['content'] }} {% endf
 LENGTH = 32
 """Positions of the models that have a table of them (RoBERTa's usable ones: one less)."""
 
+WINDOW = 8
+"""What the first layer of Gemma 3 sees of a text; its second sees all."""
+
 ENCODERS = ("bert", "roberta", "distilbert", "modernbert", "deberta-v2")
-DECODERS = ("llama", "qwen3", "gpt2")
+DECODERS = ("llama", "qwen3", "gpt2", "gemma3")
 ARCHITECTURES = (*ENCODERS, *DECODERS, "t5")
 
 KINDS = ("sequence", "token", "language")
@@ -69,6 +72,17 @@ def network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return auto[kind].from_config(made).eval()
+
+
+def loud(model: PreTrainedModel, times: float = 10.0) -> PreTrainedModel:
+    """The same network with its matrices multiplied: what it computes then depends visibly on every input."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(times)
+    return model
 
 
 def fresh(model: PreTrainedModel) -> tuple[str, ...]:
@@ -254,6 +268,18 @@ def config(name: str, dropout: float = 0.0) -> PreTrainedConfig:
                 head_dim=8,
                 attention_dropout=dropout,
                 max_position_embeddings=LENGTH,
+            )
+        case "gemma3":
+            return transformers.Gemma3TextConfig(
+                **size,
+                **stack,
+                num_key_value_heads=1,
+                head_dim=8,
+                query_pre_attn_scalar=8,
+                attention_dropout=dropout,
+                max_position_embeddings=LENGTH,
+                sliding_window=WINDOW,
+                layer_types=["sliding_attention", "full_attention"],
             )
         case "gpt2":
             return transformers.GPT2Config(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from foretune.errors import UsageError
 from foretune.models import Checkpoint
 from foretune.objectives import Encoded, Objective
 from foretune.training.batches import by_length
-from foretune.tuners import Tuner
+from foretune.tuners import Ensemble, Tuner
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from torch import nn
+
+
+STACKED_ROWS = 512
+"""Examples in one pass where members are stacked."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,14 @@ class Engine:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Around the training steps: under autocast PEFT's layers need not widen their inputs, at a copy each."""
+        """Around the training steps: what bf16 would otherwise do again in every step is done once.
+
+        PEFT's layers need not widen their inputs, at a copy each, and frozen matrices are rounded once, which gives the
+        bits that autocast gives.
+        """
         from peft.helpers import disable_input_dtype_casting
 
-        with disable_input_dtype_casting(self.bare, active=self.bf16):
+        with disable_input_dtype_casting(self.bare, active=self.bf16), rounded(self.bare, self.bf16):
             yield
 
     def batch(self, encoded: Encoded, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -60,14 +69,28 @@ class Engine:
         return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
 
     def outputs(self, encoded: Encoded, labelled: bool = True) -> tuple[np.ndarray, float]:
-        """Raw outputs ``(n, ...)`` in the order of the rows, and the mean loss (NaN when not ``labelled``).
+        """Raw outputs ``(n, ...)`` in the order of the rows, and the mean loss (NaN when not ``labelled``)."""
+        outputs, loss = self.member_outputs(encoded, None, labelled)
+        return outputs[0], loss
 
-        Similar lengths run together; processes share the batches and each ends with all outputs.
+    def member_outputs(
+        self, encoded: Encoded, ensemble: Ensemble | None, labelled: bool = True
+    ) -> tuple[np.ndarray, float]:
+        """Raw outputs ``(members, n, ...)`` in the order of the rows, and the mean loss over all of them.
+
+        Similar lengths run together; processes share the batches and each ends with all outputs. Members run one after
+        another on a CPU, where a larger batch is slower, and stacked on a GPU (``benchmarks/prefix_subspace.py``).
+
+        Args:
+            encoded: the split.
+            ensemble: for this split; None is the one model that is exported.
+            labelled: whether there is a loss; NaN otherwise.
         """
         import torch
 
         device, objective = self.accelerator.device, self.objective
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        count = ensemble.count if ensemble else 1
         outputs: torch.Tensor | None = None
         loss = torch.zeros((), device=device)
         self.bare.eval()
@@ -75,20 +98,101 @@ class Engine:
         with torch.inference_mode(), self.autocast():
             for rows in batches[rank::world] or batches[:1]:
                 batch = self.batch(encoded, rows)
-                if labelled:
-                    part, part_loss = objective.evaluate(self.bare, batch, self.virtual_tokens)
-                else:
-                    part, part_loss = objective.predict(self.bare, batch, self.virtual_tokens), loss
-                part = objective.padded(part, encoded)
-                if outputs is None:
-                    outputs = torch.zeros((len(encoded), part.shape[1]), dtype=part.dtype, device=device)
-                if rank < len(batches):
-                    outputs[torch.from_numpy(rows).to(device)] = part
-                    loss = loss + part_loss
+                for members in _stacks(count, len(rows), stacked=device.type != "cpu"):
+                    with self._members(ensemble, members, encoded, rows):
+                        part, part_loss = self._evaluate(_repeated(batch, len(members)), labelled)
+                    part = objective.padded(part, encoded)
+                    if outputs is None:
+                        outputs = torch.zeros((count, len(encoded), part.shape[1]), dtype=part.dtype, device=device)
+                    if rank < len(batches):
+                        places = torch.from_numpy(rows).to(device)
+                        outputs[members.start : members.stop, places] = part.view(len(members), len(rows), -1)
+                        loss = loss + part_loss
         assert outputs is not None
         outputs, loss = self.accelerator.reduce(outputs, "sum"), self.accelerator.reduce(loss, "sum")
-        weight = objective.weight(encoded, np.arange(len(encoded))) if labelled else 0
+        weight = count * objective.weight(encoded, np.arange(len(encoded))) if labelled else 0
         return outputs.float().cpu().numpy(), float(loss) / weight if weight else float("nan")
+
+    def members(self, encoded: Encoded, count: int) -> np.ndarray:
+        """Raw outputs ``(count, n, ...)`` of as many of the tuner's models.
+
+        Raises:
+            UsageError: the method holds one model.
+        """
+        ensemble = self.tuner.ensemble(self.bare, len(encoded), count)
+        if ensemble is None:
+            raise UsageError(
+                f"This model was tuned with `{self.tuner.name}` and is one, but {count} members were asked for. Leave "
+                "`--members` out, or train a method that holds several models (`prefix-subspace`)."
+            )
+        return self.member_outputs(encoded, ensemble, labelled=False)[0]
+
+    def answers(self, encoded: Encoded) -> np.ndarray:
+        """Raw outputs ``(n, ...)`` of what answers in the end: the exported model, or a tuner's ensemble, pooled."""
+        count = self.tuner.answering_members(self.bare)
+        ensemble = self.tuner.ensemble(self.bare, len(encoded), count) if count > 1 else None
+        outputs, _ = self.member_outputs(encoded, ensemble, labelled=False)
+        return self.objective.pool(outputs) if ensemble else outputs[0]
+
+    def _evaluate(self, batch: dict[str, torch.Tensor], labelled: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        if labelled:
+            return self.objective.evaluate(self.bare, batch, self.virtual_tokens)
+        return self.objective.predict(self.bare, batch, self.virtual_tokens), torch.zeros(
+            (), device=self.accelerator.device
+        )
+
+    def _members(
+        self, ensemble: Ensemble | None, members: range, encoded: Encoded, rows: np.ndarray
+    ) -> AbstractContextManager[None]:
+        if ensemble is None:
+            return nullcontext()
+        return ensemble.at(members, np.repeat(rows, np.diff(encoded.groups)[rows]))
+
+
+def _stacks(count: int, rows: int, stacked: bool) -> Iterator[range]:
+    """The members that share a pass: one, or as many as keep it within ``STACKED_ROWS``.
+
+    >>> list(_stacks(5, 100, stacked=True)), list(_stacks(2, 100, stacked=False))
+    ([range(0, 5)], [range(0, 1), range(1, 2)])
+    """
+    size = max(1, STACKED_ROWS // rows) if stacked else 1
+    for start in range(0, count, size):
+        yield range(start, min(count, start + size))
+
+
+def _repeated(batch: dict[str, torch.Tensor], times: int) -> dict[str, torch.Tensor]:
+    if times == 1:
+        return batch
+    return {name: tensor.repeat(times, *(1,) * (tensor.dim() - 1)) for name, tensor in batch.items()}
+
+
+@contextmanager
+def rounded(model: nn.Module, active: bool) -> Iterator[None]:
+    """Inside the block the frozen fp32 matrices of linear layers are bf16, if ``active`` and memory is ample.
+
+    Ample: half as much again as these matrices take is less than a quarter of what is free. They come back unchanged.
+    One that another kind of layer reads too (an embedding, where they are tied) stays: autocast does not round it.
+    """
+    import psutil
+    import torch
+
+    linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and active]
+    frozen = {m.weight for m in linears if not m.weight.requires_grad and m.weight.dtype == torch.float32}
+    frozen -= {p for m in model.modules() if not isinstance(m, torch.nn.Linear) for p in m.parameters(recurse=False)}
+    extra = sum(weight.numel() * 2 for weight in frozen)
+    if not frozen or next(iter(frozen)).device.type != "cpu" or extra * 4 > psutil.virtual_memory().available:
+        yield
+        return
+    kept = {weight: weight.data for weight in frozen}
+    try:
+        for weight, exact in kept.items():
+            weight.data = exact.to(torch.bfloat16)
+        yield
+    finally:
+        for weight, exact in kept.items():
+            weight.data = exact
 
 
 def make_accelerator() -> Accelerator:

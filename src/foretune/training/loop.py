@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from foretune.errors import DivergedError, Interrupted, StoreError
-from foretune.evaluation import METRICS, judge
+from foretune.evaluation import METRICS
 from foretune.records import Point, Schedule
 from foretune.training import state as saved
 from foretune.training.batches import Order, micro_batches, share
 from foretune.training.interrupt import stop_requests
-from foretune.training.measure import gold, predictions
+from foretune.training.measure import score_dev
 from foretune.training.meters import PeakMemory, Stopwatch
 from foretune.training.optimizer import learning_rate, make_optimizer, moments, restore_moments
 from foretune.training.prepare import Prepared, trainable
@@ -66,14 +66,14 @@ def fit(
         Interrupted: SIGINT or SIGTERM; the state was saved first.
         StoreError: the state found in ``checkpoints`` is of another run, or cannot be read or written.
     """
-    import torch
-
     progress = progress or Progress()
     schedule, accelerator = run.config.schedule, run.engine.accelerator
-    weights, optimizer = trainable(run.engine.bare), make_optimizer(run)
+    tuner, bare, optimizer = run.engine.tuner, run.engine.bare, make_optimizer(run)
     order = Order(run.encoded["train"].lengths, schedule.batch_size, stream("order", run.config.seeds.order))
     measured = evaluation_steps(schedule)
-    state, best = _resume(checkpoints, run.config.digest, weights, optimizer)
+    state, best = _resume(checkpoints, run, optimizer)
+    if state.step == 0:
+        state.points += _monitored(run, 0, 0.0)
     follow(state)
     watch, last_save = Stopwatch(state.seconds), time.monotonic()
     finished = state.step >= schedule.steps or _exhausted(schedule, state)
@@ -95,7 +95,7 @@ def fit(
                 with watch("eval"):
                     better = _measure(run, state, watch.seconds["train"], progress)
                 if better or not best:
-                    best = {name: p.detach().clone() for name, p in weights.items()}
+                    best = {name: tensor.detach().clone() for name, tensor in tuner.learned(bare).items()}
                 if memory:
                     memory.sample()
             state.seconds = dict(watch.seconds)
@@ -103,17 +103,16 @@ def fit(
             stopped = not finished and _any(run, stop())
             if checkpoints and (stopped or time.monotonic() - last_save > save_every) and not finished:
                 if accelerator.is_main_process:
-                    saved.save(checkpoints, state, weights, best or weights, moments(optimizer, weights))
+                    learned, parameters = tuner.learned(bare), trainable(bare)
+                    saved.save(checkpoints, state, learned, best or learned, moments(optimizer, parameters))
                 last_save = time.monotonic()
             if stopped:
                 progress.finish()
                 raise Interrupted(f"Stopped at step {state.step} of {schedule.steps}.")
 
     progress.finish()
-    with torch.no_grad():
-        for name, parameter in weights.items():
-            if name in best:
-                parameter.copy_(best[name])
+    if best:
+        tuner.put(bare, best)
     return state
 
 
@@ -151,6 +150,7 @@ def _backward(run: Prepared, rows: np.ndarray, step: int) -> float:
     import torch
 
     accelerator, encoded = run.engine.accelerator, run.encoded["train"]
+    tuner, bare = run.engine.tuner, run.engine.bare
     world, rank = accelerator.num_processes, accelerator.process_index
     weight = run.engine.objective.weight(encoded, rows)
     parts = micro_batches(share(rows, rank, world), run.config.schedule.micro_batch)
@@ -159,34 +159,45 @@ def _backward(run: Prepared, rows: np.ndarray, step: int) -> float:
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         real = len(part) > 0
+        part = part if real else rows[:1]
         torch.manual_seed(stream("dropout", run.config.seeds.dropout, step, i, rank))
-        batch = run.engine.batch(encoded, part if real else rows[:1])
+        tuner.before_pass(
+            bare, stream("members", run.config.seeds.dropout, step, i, rank), np.diff(encoded.groups)[part]
+        )
+        batch = run.engine.batch(encoded, part)
         with nullcontext() if last else accelerator.no_sync(run.engine.model), run.engine.autocast():
             loss = run.engine.objective.loss(run.engine.model, batch, run.engine.virtual_tokens) * (
                 1.0 if real else 0.0
             )
-        accelerator.backward(loss * (world / weight))
+        mean = loss * (world / weight)
+        if last and (penalty := tuner.penalty(bare)) is not None:
+            mean = mean + penalty
+        accelerator.backward(mean)
         total += loss.detach()
     return float(accelerator.reduce(total, "sum")) / weight
 
 
 def _measure(run: Prepared, state: State, seconds: float, progress: Progress) -> bool:
     """Judge dev, extend the curve, and say whether these weights are the best so far."""
+    state.points += _monitored(run, state.step, seconds)
     if "dev" not in run.encoded:
         state.best, state.stale = (0.0, 0.0, -state.step), 0
         return True
-    outputs, loss = run.engine.outputs(run.encoded["dev"])
     metric = run.task.schema.metric
-    truth, schema = gold(run, "dev"), run.task.schema
-    judged = judge(schema.kind, truth, predictions(run, outputs), metric=metric, with_intervals=False)
-    value = judged.scores[metric]
-    state.points += [Point(state.step, "dev", metric, value, seconds), Point(state.step, "dev", "loss", loss, seconds)]
+    scored = score_dev(run)
+    value, loss = scored[metric], scored["loss"]
+    state.points += [Point(state.step, "dev", name, number, seconds) for name, number in scored.items()]
     merit = value if METRICS[metric].greater_is_better else -value
     key = (merit if math.isfinite(value) else -math.inf, -loss if math.isfinite(loss) else -math.inf, -state.step)
     better = state.best is None or key > state.best
     state.best, state.stale = (key, 0) if better else (state.best, state.stale + 1)
     progress.evaluated(state.step, metric, value, loss, better)
     return better
+
+
+def _monitored(run: Prepared, step: int, seconds: float) -> list[Point]:
+    numbers = run.engine.tuner.monitor(run.engine.bare)
+    return [Point(step, "train", name, number, seconds) for name, number in numbers.items()]
 
 
 def evaluation_steps(schedule: Schedule) -> set[int]:
@@ -209,21 +220,17 @@ def _exhausted(schedule: Schedule, state: State) -> bool:
     return schedule.patience is not None and state.stale >= schedule.patience
 
 
-def _resume(checkpoints: Path | None, run: str, weights: Tensors, optimizer: Optimizer) -> tuple[State, Tensors]:
-    """The saved state, put into ``weights`` and ``optimizer``, and the best weights so far; or a new state and none."""
-    import torch
-
-    found = saved.load(checkpoints) if checkpoints else None
+def _resume(checkpoints: Path | None, run: Prepared, optimizer: Optimizer) -> tuple[State, Tensors]:
+    """The saved state, put into the model and ``optimizer``, and the best weights so far; or a new state and none."""
+    found, digest = saved.load(checkpoints) if checkpoints else None, run.config.digest
     if found is None:
-        return State(run), {}
+        return State(digest), {}
     state, held, best, kept = found
-    if state.run != run:
+    if state.run != digest:
         raise StoreError(
-            f"`{checkpoints}` holds the checkpoint of another run ({state.run}; this one is {run}). Give another "
+            f"`{checkpoints}` holds the checkpoint of another run ({state.run}; this one is {digest}). Give another "
             "folder, or delete it."
         )
-    with torch.no_grad():
-        for name, parameter in weights.items():
-            parameter.copy_(held[name])
-    restore_moments(optimizer, weights, kept)
-    return state, {name: tensor.to(weights[name].device) for name, tensor in best.items()} if state.best else {}
+    run.engine.tuner.put(run.engine.bare, held)
+    restore_moments(optimizer, trainable(run.engine.bare), kept)
+    return state, best if state.best else {}

@@ -36,6 +36,38 @@ def predictions(run: Prepared, outputs: np.ndarray, temperature: float | None = 
     return predicted(run.engine.objective, run.engine.checkpoint, run.task.schema.kind, outputs, temperature)
 
 
+def score_dev(run: Prepared) -> dict[str, float]:
+    """The task's metric and the loss on dev, by which a checkpoint is chosen.
+
+    Where the tuner holds several models, each example is judged by several of them: the metric is that of all pairs of
+    member and example, and beside it stand the mean over members and its Monte-Carlo error. Accuracy is the same
+    pooled or meaned; correlations and F1 are not.
+    """
+    engine, schema, encoded = run.engine, run.task.schema, run.encoded["dev"]
+    count = engine.tuner.dev_members(engine.bare)
+    ensemble = engine.tuner.ensemble(engine.bare, len(encoded), count) if count > 1 else None
+    outputs, loss = engine.member_outputs(encoded, ensemble)
+    truth, guesses = gold(run, "dev"), [predictions(run, member) for member in outputs]
+
+    def score(truth: Any, guess: Any) -> float:
+        return judge(schema.kind, truth, guess, metric=schema.metric, with_intervals=False).scores[schema.metric]
+
+    if ensemble is None:
+        return {schema.metric: score(truth, guesses[0]), "loss": loss}
+    each = np.array([score(truth, guess) for guess in guesses])
+    return {
+        schema.metric: score(_joined([truth] * count), _joined(guesses)),
+        "loss": loss,
+        f"{schema.metric}_member_mean": float(each.mean()),
+        f"{schema.metric}_monte_carlo_error": float(each.std(ddof=1) / np.sqrt(count)),
+    }
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Arrays, or the lists that texts come in, one behind the other."""
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [one for part in parts for one in part]
+
+
 def judged(run: Prepared, split: str, guess: Any) -> Evaluation:
     """Judge ``guess`` on ``split``, with intervals and flags.
 

@@ -10,34 +10,33 @@ from foretune.training.prepare import Prepared, trainable
 from foretune.training.state import Tensors
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.optim import Optimizer
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def make_optimizer(run: Prepared) -> Optimizer:
-    """AdamW over four groups: {body, fresh head} x {matrices, vectors}.
+    """The tuner's optimizer (AdamW) over groups of equal rate and decay: {body, fresh head} x {matrices, vectors}.
 
-    Biases and norms (one dimension) are not decayed, as in BERT's own recipe. A head that starts at random may have a
-    rate of its own (``Schedule.head_lr``): the rate that keeps pretrained weights intact hardly moves it.
+    Biases and norms (one dimension) are not decayed, as in BERT's own recipe; a tuner may say otherwise of its own. A
+    head that starts at random may have a rate of its own (``Schedule.head_lr``): the rate that keeps pretrained weights
+    intact hardly moves it.
     """
-    import torch
-
     schedule = run.config.schedule
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in trainable(run.engine.bare).items():
         fresh = any(f".{module}." in f".{name}" for module in run.fresh)
-        groups.setdefault((fresh, parameter.dim() >= 2), []).append(parameter)
-    return torch.optim.AdamW(
+        decay = run.engine.tuner.decay(name, schedule.weight_decay if parameter.dim() >= 2 else 0.0)
+        groups.setdefault((fresh, decay), []).append(parameter)
+    return run.engine.tuner.optimizer_for(
+        run.engine.bare,
         [
             {
                 "params": parameters,
                 "peak": (schedule.head_lr or schedule.lr) if fresh else schedule.lr,
-                "weight_decay": schedule.weight_decay if decayed else 0.0,
+                "weight_decay": decay,
             }
-            for (fresh, decayed), parameters in groups.items()
+            for (fresh, decay), parameters in groups.items()
         ],
-        fused=True,
     )
 
 
@@ -58,17 +57,18 @@ def learning_rate(schedule: Schedule, step: int) -> float:
 
 
 def moments(optimizer: Optimizer, weights: Tensors) -> Tensors:
-    """The optimizer's state by parameter name: ``name.exp_avg``, ``name.exp_avg_sq``, ``name.step``."""
+    """The optimizer's state by parameter name: for AdamW ``name.exp_avg``, ``name.exp_avg_sq``, ``name.step``."""
     return {
-        f"{name}.{key}": optimizer.state[parameter][key]
+        f"{name}.{key}": value
         for name, parameter in weights.items()
         if parameter in optimizer.state
-        for key in MOMENTS
+        for key, value in optimizer.state[parameter].items()
     }
 
 
 def restore_moments(optimizer: Optimizer, weights: Tensors, kept: Tensors) -> None:
     """The inverse of ``moments``, on a fresh optimizer over the same parameters."""
     for name, parameter in weights.items():
-        if f"{name}.step" in kept:
-            optimizer.state[parameter] = {key: kept[f"{name}.{key}"].to(parameter.device) for key in MOMENTS}
+        own = {key.removeprefix(f"{name}."): value for key, value in kept.items() if key.rpartition(".")[0] == name}
+        if own:
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in own.items()}

@@ -8,8 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretune.errors import DataError, ModelError, StoreError
+import numpy as np
+import pyarrow as pa
+
+from foretune.errors import DataError, ModelError, StoreError, UsageError
 from foretune.models import Checkpoint, build, open_checkpoint
+from foretune.objectives import Encoded
 from foretune.objectives import make as make_objective
 from foretune.records import ModelRef, Part
 from foretune.training.engine import Engine, make_accelerator
@@ -19,7 +23,6 @@ from foretune.tuners import Tuner
 from foretune.tuners import make as make_tuner
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from torch import nn
     from transformers import PreTrainedModel
 
@@ -37,12 +40,13 @@ class Predictor:
     engine: Engine
 
     @classmethod
-    def load(cls, folder: str | Path, model: str | None = None) -> Predictor:
+    def load(cls, folder: str | Path, model: str | None = None, point: str | None = None) -> Predictor:
         """Restore the adapter of a run folder (or an adapter folder itself).
 
         Args:
             folder: what ``tune`` wrote.
             model: where the base model lies now, when it is no longer where it was.
+            point: which one of several models, see ``Tuner.collapse``; None: whatever answered in the run.
 
         Raises:
             StoreError: no finished run is there, or its adapter is spoiled.
@@ -53,22 +57,80 @@ class Predictor:
         tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
         accelerator = make_accelerator()
         network = build(checkpoint, objective.outputs(len(recipe["labels"])))
-        restored = restore(tuner, network.module, adapter).to(accelerator.device)
+        restored = restore(tuner, network.module, adapter)
+        restored = (tuner.collapse(restored, point) if point else restored).to(accelerator.device)
         virtual = tuner.virtual_tokens(restored)
         return cls(recipe, Engine(checkpoint, tuner, objective, accelerator, restored, restored, virtual))
 
     def raw(self, table: pa.Table) -> Any:
         """Probabilities ``(n, C)`` (temperature applied), values ``(n,)`` or texts for normalised rows."""
-        engine = self.engine
-        if not len(table):
-            raise DataError("There must be rows to predict, but there are none. Give at least one.")
-        encoded = engine.objective.encode(table, None, engine.checkpoint)
-        outputs, _ = engine.outputs(encoded, labelled=False)
-        return predicted(engine.objective, engine.checkpoint, self.recipe["kind"], outputs, self.recipe["temperature"])
+        return self._guess(self.engine.answers(self._encoded(table)))
 
     def __call__(self, table: pa.Table, split: str = "new") -> pa.Table:
         """The rows of ``predictions.parquet`` for ``table`` (columns of ``tasks.schema.SPLIT_COLUMNS``)."""
         return prediction_rows(split, table, tuple(self.recipe["labels"]), self.raw(table), self.recipe["kind"])
+
+    def spread(self, table: pa.Table, members: int) -> pa.Table:
+        """What ``members`` of the method's models answer together, and how far they are apart.
+
+        The answer is that of their mean probability (or value). Equal tables get equal answers: a row's members hang on
+        its place in the table and the run's own seed.
+
+        Returns:
+            the columns of ``__call__``, and ``members``, ``spread``: the standard deviation over members of the
+            probability of the answer (of the value, in a regression), ``agreement``: the share of members that give
+            the answer themselves (null in a regression).
+
+        Raises:
+            UsageError: fewer than two members, texts to write, or a method that holds one model.
+        """
+        require_members(self.recipe, members)
+        outputs = self.engine.members(self._encoded(table), members)
+        each = np.stack([self._guess(member) for member in outputs])
+        pooled = self._guess(self.engine.objective.pool(outputs))
+        found = prediction_rows("new", table, tuple(self.recipe["labels"]), pooled, self.recipe["kind"])
+        spread, agreement = apart(each, pooled)
+        more = {"members": pa.array([members] * len(table)), "spread": pa.array(spread), "agreement": agreement}
+        return pa.table({**{name: found[name] for name in found.column_names}, **more})
+
+    def _encoded(self, table: pa.Table) -> Encoded:
+        if not len(table):
+            raise DataError("There must be rows to predict, but there are none. Give at least one.")
+        return self.engine.objective.encode(table, None, self.engine.checkpoint)
+
+    def _guess(self, outputs: np.ndarray) -> Any:
+        objective, checkpoint = self.engine.objective, self.engine.checkpoint
+        return predicted(objective, checkpoint, self.recipe["kind"], outputs, self.recipe["temperature"])
+
+
+def require_members(recipe: Mapping[str, Any], members: int) -> None:
+    """Raise ``UsageError`` unless a run of this recipe can be asked for so many members; reads no weights."""
+    if members < 2:
+        raise UsageError(f"A spread takes at least 2 members, but got {members}. Give `--members 10`, or leave it out.")
+    objective = make_objective(Part(**recipe["objective"]))
+    if not objective.pools:
+        raise UsageError(
+            f"Members answer together by their mean, but what `{objective.name}` writes has none. "
+            "Leave `--members` out: the midpoint writes."
+        )
+
+
+def apart(each: np.ndarray, pooled: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+    """Spread and agreement ``(n,)`` of members around their common answer.
+
+    Args:
+        each: probabilities ``(members, n, C)``, or values ``(members, n)``.
+        pooled: the same of the ensemble, ``(n, C)`` or ``(n,)``.
+
+    >>> each = np.array([[[0.9, 0.1]], [[0.7, 0.3]], [[0.2, 0.8]]])
+    >>> spread, agreement = apart(each, each.mean(0))
+    >>> round(float(spread[0]), 3), round(agreement[0].as_py(), 3)
+    (0.361, 0.667)
+    """
+    if pooled.ndim == 1:
+        return each.std(axis=0, ddof=1), pa.nulls(len(pooled), pa.float64())
+    best = pooled.argmax(1)
+    return each[:, range(len(best)), best].std(axis=0, ddof=1), pa.array((each.argmax(2) == best).mean(0))
 
 
 def restore(tuner: Tuner, network: PreTrainedModel, adapter: Path) -> nn.Module:

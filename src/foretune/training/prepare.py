@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from foretune.errors import ModelError, UsageError
 from foretune.models import Checkpoint, build, open_checkpoint
-from foretune.objectives import Encoded
+from foretune.objectives import Encoded, Objective
 from foretune.objectives import make as make_objective
 from foretune.records import RunConfig, Schedule
 from foretune.tasks import Draw, Task, draw
@@ -84,6 +84,7 @@ def prepare(config: RunConfig, task: Task | None = None, data_dir: str | None = 
     bare = tuner.attach(network.module, network.fresh)
     bare.to(accelerator.device)
     virtual = tuner.virtual_tokens(bare)
+    _require_pool(objective, tuner.answering_members(bare))
 
     tables = {name: t for name, t in (("train", rows.train), ("dev", rows.dev), ("test", rows.test)) if len(t)}
     tables |= {f"ood:{name}": table for name, table in task.ood.items()}
@@ -170,6 +171,14 @@ def require_schedule(schedule: Schedule) -> None:
     if broken:
         got = ", ".join(f"{name}={vars(schedule)[name]!r}" for name in vars(schedule) if any(name in b for b in broken))
         raise UsageError(f"The schedule must have {'; '.join(broken)}, but got {got}.")
+
+
+def _require_pool(objective: Objective, count: int) -> None:
+    if count > 1 and not objective.pools:
+        raise UsageError(
+            f"{count} members are to answer together, but the answers of the objective `{objective.name}` have no "
+            "mean. Let the midpoint answer: leave the option `predict` out."
+        )
 
 
 def _require_positions(checkpoint: Checkpoint, longest: int, virtual: int) -> None:

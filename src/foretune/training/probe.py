@@ -27,7 +27,7 @@ class Probe:
         setup_seconds: to open, build, attach and tokenise.
         step_seconds: median of one optimizer step.
         example_seconds: of judging one example.
-        evaluated: rows of dev; ``judged``: rows of all evaluation splits together.
+        evaluated: rows of dev, times the members that judge each; ``judged``: those of all that is judged at the end.
         bytes: estimated memory of training, above the idle process.
         trainable, parameters: weights.
     """
@@ -72,15 +72,18 @@ def probe(config: RunConfig, task: Task | None = None, data_dir: str | None = No
     start = time.perf_counter()
     run.engine.outputs(run.encoded[name])
     each = (time.perf_counter() - start) / len(run.encoded[name])
+    tuner, bare, dev = run.engine.tuner, run.engine.bare, len(judged.get("dev", ()))
+    landscape = tuner.landscape(bare)
+    places = landscape.count if landscape else 0
     return Probe(
         setup_seconds=setup,
         step_seconds=statistics.median(taken[WARM:]),
         example_seconds=each,
-        evaluated=len(judged["dev"]) if "dev" in judged else 0,
-        judged=sum(len(rows) for rows in judged.values()),
+        evaluated=dev * tuner.dev_members(bare),
+        judged=sum(len(rows) for rows in judged.values()) * tuner.answering_members(bare) + dev * places,
         bytes=needed,
-        trainable=sum(p.numel() for p in trainable(run.engine.bare).values()),
-        parameters=sum(p.numel() for p in run.engine.bare.parameters()),
+        trainable=tuner.size(bare),
+        parameters=sum(p.numel() for p in bare.parameters()),
     )
 
 

@@ -15,10 +15,11 @@ from foretune.tasks import Task
 from foretune.tasks.describe import card
 from foretune.training.floors import measure_floors
 from foretune.training.folder import save_adapter, save_predictions
+from foretune.training.landscape import measure_landscape
 from foretune.training.loop import SAVE_EVERY_SECONDS, fit
 from foretune.training.measure import gold, judged, predictions
 from foretune.training.meters import PeakMemory, Stopwatch, training_flops
-from foretune.training.prepare import Prepared, prepare, trainable
+from foretune.training.prepare import Prepared, prepare
 from foretune.training.probe import require_room
 from foretune.training.progress import Progress
 from foretune.training.state import State
@@ -76,6 +77,7 @@ def train(
         with watch("eval"):
             progress.phase("evaluating")
             outcome = judge_all(run)
+            landscape = measure_landscape(run, state)
         memory.sample()
         with watch("floors"):
             if floors:
@@ -87,6 +89,7 @@ def train(
             evaluations=outcome.evaluations,
             floors=below,
             gaps=outcome.gaps,
+            landscape=landscape,
             temperature=outcome.temperature,
             chosen_step=-state.best[2] if state.best else state.step,
             notes=(*note.record.notes, *_stopped_early(run, state), *outcome.notes),
@@ -127,9 +130,7 @@ def judge_all(run: Prepared) -> Outcome:
     Training may run in bf16; what is recorded must be what any other process finds with the saved weights.
     """
     schema, engine = run.task.schema, replace(run.engine, bf16=False)
-    outputs = {
-        split: engine.outputs(rows, labelled=False)[0] for split, rows in run.encoded.items() if split != "train"
-    }
+    outputs = {split: engine.answers(rows) for split, rows in run.encoded.items() if split != "train"}
     temperature, notes = None, []
     if schema.kind in ("classification", "choice") and "dev" in outputs:
         temperature = fit_temperature(outputs["dev"], gold(run, "dev"))
@@ -219,7 +220,7 @@ def _describe(record: RunRecord, run: Prepared) -> RunRecord:
 
 def _cost(run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory) -> Cost:
     total = sum(p.numel() for p in run.engine.bare.parameters())
-    trained = sum(p.numel() for p in trainable(run.engine.bare).values())
+    trained = run.engine.tuner.size(run.engine.bare)
     embedded = run.engine.bare.get_input_embeddings().weight.numel()  # type: ignore[operator]
     return Cost(
         train_seconds=state.seconds.get("train", 0.0),

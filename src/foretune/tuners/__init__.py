@@ -10,12 +10,14 @@ from foretune.errors import UsageError
 from foretune.records import Part
 from foretune.registry import did_you_mean, find
 from foretune.tuners import _peft
-from foretune.tuners.base import Tuner
-from foretune.tuners.heads import modules_outside_backbone
+from foretune.tuners.base import Ensemble, FixedPoints, Tuner
+from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
+from foretune.tuners.heads import head_modules, modules_outside_backbone
 from foretune.tuners.limits import check_length, positions
 from foretune.tuners.patch import BitFit, Full, Head
 from foretune.tuners.peft_tuner import PeftTuner
-from foretune.tuners.soft_prompts import PrefixTuning, PromptTuning
+from foretune.tuners.prefix_subspace import PrefixSubspace, PrefixTuner, PrefixTuning
+from foretune.tuners.prompt_tuning import PromptTuning
 from foretune.tuners.stock import IA3, DoRA, LNTuning, LoRA, RsLoRA
 
 if TYPE_CHECKING:
@@ -24,7 +26,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TUNERS: dict[str, type[Tuner]] = {
-    t.name: t for t in (Full, Head, BitFit, LNTuning, LoRA, RsLoRA, DoRA, IA3, PromptTuning, PrefixTuning)
+    tuner.name: tuner
+    for tuner in (
+        *(Full, Head, BitFit, LNTuning),
+        *(LoRA, RsLoRA, DoRA, IA3),
+        *(PromptTuning, PrefixTuning, PrefixSubspace),
+        *(DynamicSubset, StaticSubset),
+    )
 }
 
 
@@ -76,7 +84,7 @@ def get_peft_model(base: PreTrainedModel, tuner: Tuner | str | PeftConfig, adapt
     """
     if isinstance(tuner, str):
         tuner = make(Part(tuner))
-    if isinstance(tuner, PeftTuner):
+    if isinstance(tuner, PeftTuner | PrefixTuner):
         return tuner.attach(base, modules_outside_backbone(base), adapter_name)
     if isinstance(tuner, Tuner):
         if adapter_name != "default":
@@ -86,6 +94,11 @@ def get_peft_model(base: PreTrainedModel, tuner: Tuner | str | PeftConfig, adapt
         return tuner.attach(base, modules_outside_backbone(base))
     import peft
 
+    from foretune.tuners.prefix.config import PrefixSubspaceConfig
+    from foretune.tuners.prefix.model import attach
+
+    if isinstance(tuner, PrefixSubspaceConfig):
+        return attach(base, tuner, head_modules(base, modules_outside_backbone(base)), adapter_name, "prefix-subspace")
     if isinstance(tuner, peft.PeftConfig):
         return _peft.plain_wrap(base, tuner, adapter_name)
     raise UsageError(f"Expected a tuner, its name or a PEFT configuration, but got {type(tuner).__name__}.")
@@ -96,13 +109,18 @@ __all__ = [
     "TUNERS",
     "BitFit",
     "DoRA",
+    "DynamicSubset",
+    "Ensemble",
+    "FixedPoints",
     "Full",
     "Head",
     "LNTuning",
     "LoRA",
+    "PrefixSubspace",
     "PrefixTuning",
     "PromptTuning",
     "RsLoRA",
+    "StaticSubset",
     "Tuner",
     "check_length",
     "get_peft_model",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from foretune.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftConfig, PeftModel
     from torch import nn
     from transformers import PreTrainedModel
@@ -55,17 +56,25 @@ def task_type(network: PreTrainedModel) -> str | None:
 
 def wrap(network: PreTrainedModel, config: PeftConfig, heads: Sequence[str], adapter_name: str) -> PeftModel:
     """``get_peft_model`` with the head named once and everything else frozen."""
-    import peft
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if any(isinstance(m, BaseTunerLayer | peft.utils.AuxiliaryTrainingWrapper) for m in network.modules()):
-        raise UsageError("A network takes one tuner, but this one has an adapter already. Load the checkpoint again.")
+    require_bare(network)
     network.requires_grad_(False)
     config.base_model_name_or_path = None
     config.modules_to_save = list(heads) or None
     model = plain_wrap(network, config, adapter_name)
     config.modules_to_save = list(heads) or None
     return model
+
+
+def require_bare(network: PreTrainedModel) -> None:
+    """Raise ``UsageError`` where ``network`` carries an adapter already."""
+    import peft
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from foretune.tuners.prefix.attention import SLOT
+
+    own = (BaseTunerLayer, peft.utils.AuxiliaryTrainingWrapper)
+    if any(isinstance(module, own) or SLOT in vars(module) for module in network.modules()):
+        raise UsageError("A network takes one tuner, but this one has an adapter already. Load the checkpoint again.")
 
 
 def plain_wrap(network: PreTrainedModel, config: PeftConfig, adapter_name: str) -> PeftModel:
@@ -75,15 +84,17 @@ def plain_wrap(network: PreTrainedModel, config: PeftConfig, adapter_name: str) 
     """
     import peft
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+    with without_own_warnings():
         return peft.get_peft_model(network, config, adapter_name=adapter_name)
 
 
-def checkpoints(network: PreTrainedModel) -> bool:
-    """Whether gradient (activation) checkpointing is on: transformers keeps it as a flag of each module."""
-    return any(vars(module).get("gradient_checkpointing", False) for module in network.modules())
+@contextmanager
+def without_own_warnings() -> Iterator[None]:
+    """Inside the block PEFT does not warn of what it does itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Unsupported layer type", category=UserWarning)
+        yield
 
 
 def trained_heads(model: PeftModel) -> list[nn.Module]:
@@ -103,13 +114,14 @@ def as_peft(model: nn.Module) -> PeftModel:
     return model
 
 
-def save(model: PeftModel, folder: Path) -> None:
-    """Write ``adapter_config.json`` and ``adapter_model.safetensors``; equal weights give equal bytes."""
+def save(model: PeftModel, folder: Path, more: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors``, with ``more`` tensors; equal weights give equal
+    bytes."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     name = model.active_adapter
-    tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False) | dict(more or {})
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in sorted(tensors.items())}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
@@ -122,26 +134,37 @@ def save(model: PeftModel, folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_config(folder: Path, expected: str) -> PeftConfig:
-    """The configuration in ``folder``, which must be of PEFT type ``expected``."""
-    import peft
-
+def read_plain(folder: Path, expected: str) -> dict[str, Any]:
+    """What ``adapter_config.json`` in ``folder`` says, which must be of PEFT type ``expected``."""
     path = folder / CONFIG
     try:
-        found = str(json.loads(path.read_text(encoding="utf-8"))["peft_type"])
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = str(plain["peft_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"`{path}` is not a readable PEFT configuration. Name the folder of an adapter.") from error
     if found != expected:
         raise ModelError(
             f"`{path}` must be of type {expected}, but it is {found}. Restore it with the tuner that wrote it."
         )
+    return plain
+
+
+def read_config(folder: Path, expected: str) -> PeftConfig:
+    """The configuration in ``folder`` as PEFT reads it; it must be of PEFT type ``expected``."""
+    import peft
+
+    read_plain(folder, expected)
     config = peft.PeftConfig.from_pretrained(str(folder))
     config.inference_mode = False
     return config
 
 
-def load(model: PeftModel, folder: Path) -> None:
-    """Put the weights in ``folder`` into ``model``, which was wrapped with the same configuration."""
+def load(model: PeftModel, folder: Path, more: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Put the weights in ``folder`` into ``model``, which was wrapped with the same configuration.
+
+    Args:
+        more: what ``save`` was given beside the adapter, for its shapes.
+    """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
@@ -150,6 +173,7 @@ def load(model: PeftModel, folder: Path) -> None:
         raise ModelError(f"`{path}` is missing: only safetensors are read. Save the adapter again.")
     tensors = load_file(path)
     wanted = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
+    wanted |= dict(more or {})
     shapes = {key: tuple(value.shape) for key, value in wanted.items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     if shapes != found:
@@ -168,7 +192,7 @@ def is_disabled(model: PeftModel) -> bool:
 
 @contextmanager
 def disabled(model: PeftModel) -> Iterator[PreTrainedModel]:
-    """PEFT's ``disable_adapter``, and in its place our own for soft prompts.
+    """PEFT's ``disable_adapter``, and in its place our own for prompt tuning.
 
     There PEFT's raises ``UnboundLocalError`` on a classifier and leaves the trained head in place.
     """
@@ -177,31 +201,48 @@ def disabled(model: PeftModel) -> Iterator[PreTrainedModel]:
         with model.disable_adapter():
             yield network
         return
-    from peft.utils import AuxiliaryTrainingWrapper
-
-    wrappers = [m for m in network.modules() if isinstance(m, AuxiliaryTrainingWrapper)]
     methods = ("forward", "generate") if network.can_generate() else ("forward",)
     own = {name: vars(model)[name] for name in methods if name in vars(model)}
     try:
         model._adapters_disabled = True
         for name in methods:
             setattr(model, name, getattr(network, name))
-        for wrapper in wrappers:
-            wrapper.enable_adapters(False)
-        yield network
+        with heads_disabled(model):
+            yield network
     finally:
-        for wrapper in wrappers:
-            wrapper.enable_adapters(True)
         for name in methods:
             vars(model).pop(name)
         vars(model).update(own)
         model._adapters_disabled = False
 
 
-class WritingInputs:
-    """Stands in for ``prepare_inputs_for_generation`` of a decoder with virtual tokens.
+@contextmanager
+def heads_disabled(model: PeftModel) -> Iterator[None]:
+    """Inside the block the network's own head answers, not the trained copy of it."""
+    from peft.utils import AuxiliaryTrainingWrapper
 
-    PEFT's own drops the position ids of prompt tuning, so that a text padded on the left is moved away from its prompt
+    wrappers = [m for m in model.modules() if isinstance(m, AuxiliaryTrainingWrapper)]
+    try:
+        for wrapper in wrappers:
+            wrapper.enable_adapters(False)
+        yield
+    finally:
+        for wrapper in wrappers:
+            wrapper.enable_adapters(True)
+
+
+def replace_module(model: PeftModel, old: nn.Module, new: nn.Module) -> None:
+    """Put ``new`` where ``old`` is."""
+    for name, module in model.named_modules():
+        if module is old:
+            model.set_submodule(name, new)
+            return
+
+
+class WritingInputs:
+    """Stands in for ``prepare_inputs_for_generation`` of a decoder with prompt tuning.
+
+    PEFT's own drops the position ids, so that a text padded on the left is moved away from its prompt
     and what is written depends on the padding. Here positions count the tokens that the mask shows.
     """
 
@@ -217,7 +258,7 @@ class WritingInputs:
         total = new + (0 if cache is None else cache.get_seq_length())
         if self.limit is not None and total > self.limit:
             raise UsageError(self.too_long(total))
-        if self.model.active_peft_config.peft_type == "PROMPT_TUNING" and mask is not None:
+        if mask is not None:
             inputs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -new:]
         return inputs
 

@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from foretune.errors import UsageError
 from foretune.records import Part, Space
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from torch import nn
-    from transformers import PreTrainedModel
+    from torch.optim import Optimizer
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class Ensemble(ABC):
+    """Several models that one method holds, each of which answers for every example of a split.
+
+    Attributes:
+        count: how many.
+    """
+
+    count: int
+
+    @abstractmethod
+    def at(self, members: Sequence[int], examples: np.ndarray) -> AbstractContextManager[None]:
+        """Inside the block a pass computes ``len(members)`` times ``len(examples)`` sequences, member after member.
+
+        Args:
+            members: which of ``range(count)``.
+            examples: the place in the split of the example that each sequence belongs to.
+        """
+
+
+class FixedPoints(Ensemble):
+    """An ensemble whose members are named points of a method's own space, the same for every example.
+
+    Attributes:
+        weights: of each point, one number per corner of the space.
+    """
+
+    weights: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -26,6 +59,8 @@ class Tuner(ABC):
         lr: its default peak learning rate; a rate is part of a method, for no rate serves two of them.
         mergeable: whether ``merge`` has an answer; otherwise it raises ``ModelError``.
         reversible: whether ``disabled`` has an answer; otherwise it raises ``ModelError``.
+        collapsible: whether it holds several models, of which ``collapse`` picks one; otherwise it raises
+            ``UsageError``.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by Pydantic, not a field
@@ -35,6 +70,7 @@ class Tuner(ABC):
     lr: ClassVar[float]
     mergeable: ClassVar[bool] = True
     reversible: ClassVar[bool] = True
+    collapsible: ClassVar[bool] = False
 
     @property
     def part(self) -> Part:
@@ -91,6 +127,87 @@ class Tuner(ABC):
         ``input_ids.shape[1]`` rows belong to the text.
         """
         return 0
+
+    def learned(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        """Everything that training changes, by name: what a checkpoint must hold; live tensors, not copies."""
+        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def put(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+        """The inverse of ``learned``, bit for bit, whatever ``model`` has learned since."""
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.learned(model).items():
+                parameter.copy_(tensors[name])
+
+    def size(self, model: nn.Module) -> int:
+        """How many numbers the method trains, the head included."""
+        return sum(tensor.numel() for tensor in self.learned(model).values())
+
+    def optimizer_for(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> Optimizer:
+        """The optimizer over ``groups`` (``params``, ``weight_decay`` and what the caller adds): AdamW."""
+        import torch
+
+        return torch.optim.AdamW(list(groups), fused=True)
+
+    def decay(self, name: str, rate: float) -> float:
+        """The weight decay of the parameter ``name``, where the schedule says ``rate``."""
+        return rate
+
+    def before_pass(self, model: nn.Module, seed: int, sizes: np.ndarray) -> None:
+        """Called before every training pass, for methods that draw random numbers of their own.
+
+        Args:
+            seed: a pure function of the run, the step and the process.
+            sizes: ``(examples,)``: how many sequences of the batch belong to each example, in order.
+        """
+        return None
+
+    def penalty(self, model: nn.Module) -> torch.Tensor | None:
+        """What is added to the mean loss of a step, a scalar; None for nothing."""
+        return None
+
+    def ensemble(self, model: nn.Module, size: int, samples: int) -> Ensemble | None:
+        """``samples`` of the models that a method holds at once, for a split of ``size`` examples.
+
+        None where it holds only one. Equal arguments give equal members, however examples come in batches.
+        """
+        return None
+
+    def dev_members(self, model: nn.Module) -> int:
+        """How many members judge each dev example, on which the checkpoint is chosen; 1: the exported model does."""
+        return 1
+
+    def answering_members(self, model: nn.Module) -> int:
+        """How many members answer in the end; 1: the exported model does."""
+        return 1
+
+    def collapse(self, model: nn.Module, point: str) -> nn.Module:
+        """The one of several models that ``point`` names; the work is done in place.
+
+        Raises:
+            UsageError: there is no such point, or the method holds one model.
+        """
+        raise UsageError(f"`{self.name}` holds one model, but `{point}` was asked for. Leave the point out.")
+
+    def require_stock(self, config: PreTrainedConfig) -> None:
+        """Raise ``ModelError`` where stock PEFT cannot compute the same from what ``save`` wrote.
+
+        Args:
+            config: of the base model.
+        """
+        return None
+
+    def landscape(self, model: nn.Module) -> FixedPoints | None:
+        """The points of the method's own space whose score on dev a reader should see; None for no such space.
+
+        Every point costs a pass over dev at the end of a run.
+        """
+        return None
+
+    def monitor(self, model: nn.Module) -> Mapping[str, float]:
+        """Name -> number about the trained weights, recorded before the first step and at every evaluation."""
+        return {}
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Called once after optimizer step ``step`` (counted from 1) and before gradients are cleared."""

@@ -61,7 +61,5 @@ def check_length(tuner: Tuner, model: nn.Module, max_length: int) -> None:
 def too_long(tuner: str, length: int, own: int, limit: int) -> str:
     """The sentence that both the check before a run and the guard inside the forward pass say."""
     taken = f" and {own} virtual tokens of `{tuner}`" if own else ""
-    return (
-        f"Sequences must fit the model's {limit} positions, but got {length} tokens{taken}. "
-        f"Use a maximum length of {limit - own} or less."
-    )
+    way_out = f"a maximum length of {limit - own} or less" if own < limit else f"fewer than {limit} virtual tokens"
+    return f"Sequences must fit the model's {limit} positions, but got {length} tokens{taken}. Use {way_out}."

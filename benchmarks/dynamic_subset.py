@@ -1,0 +1,163 @@
+"""Dynamic subset tuning against full AdamW, LoRA of equal budget, and PEFT's SHiRA and Super-Tuning: time and memory.
+
+One training step on the same batch of 16 x 32 tokens, fp32; contenders take turns in one process (``side_by_side``).
+Peak memory is measured in a process each, as bytes above a process that has tuned a toy. All tune the matrices of the
+layer stack; the budget of all but full tuning is that of LoRA with rank 8.
+
+    python benchmarks/dynamic_subset.py --rounds 20
+    OMP_NUM_THREADS=1 python benchmarks/dynamic_subset.py --cpu-time --models demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from side_by_side import Turns, batch, device, network, show
+
+RANK, LR, ROWS = 8, 3e-4, 16
+FULL, LORA, SHIRA, SUPER = "full AdamW", "LoRA", "PEFT SHiRA", "PEFT Super-Tuning"
+DST, DST_ADAMW = "dst adafactor", "dst adamw"
+CONTENDERS = (FULL, LORA, SHIRA, SUPER, DST, DST_ADAMW)
+MODELS = ("demo", "bert-base", "llama-100m")
+AIMS = {FULL: 1.0, LORA: 1.5, SHIRA: 1.0, SUPER: 1.0}
+
+
+def made(model: str):
+    """A classifier; the decoder is Llama's shape at random with about 100 million weights."""
+    if model != "llama-100m":
+        return network(model)
+    import torch
+    from transformers import AutoModelForSequenceClassification, LlamaConfig
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=21000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+        num_key_value_heads=12, max_position_embeddings=64, pad_token_id=0, num_labels=2,
+    )  # fmt: skip
+    return AutoModelForSequenceClassification.from_config(config).to(device())
+
+
+def budget(base) -> tuple[int, float]:
+    """Weights of LoRA with rank 8 on all matrices of the layer stack, and their share of these."""
+    from foretune.tuners.targets import linears, widths
+
+    names = linears(base, ("classifier", "score"))
+    sizes = [widths(base.get_submodule(name)) for name in names]
+    k = sum(RANK * (inner + outer) for inner, outer in sizes)
+    return k, k / sum(inner * outer for inner, outer in sizes)
+
+
+def contender(name: str, model: str):
+    """The tuned network and its optimizer."""
+    import peft
+    import torch
+
+    from foretune.tuners import DynamicSubset, LoRA
+    from foretune.tuners.targets import linears, written
+
+    base = made(model)
+    heads = [n for n in ("classifier", "score") if n in dict(base.named_modules())]
+    _, share = budget(base)
+    names = linears(base, heads)
+    if name == FULL:
+        base.requires_grad_(False)
+        for module in (*names, *heads):
+            base.get_submodule(module).requires_grad_(True)
+        tuned = base
+    elif name == LORA:
+        tuned = LoRA(rank=RANK).attach(base, heads)
+    elif name.startswith("dst"):
+        rule = "adafactor" if name == DST else "adamw"
+        tuner = DynamicSubset(density=share, optimizer=rule)
+        tuned = tuner.attach(base, heads)
+        parameters = [p for p in tuned.parameters() if p.requires_grad]
+        return tuned, tuner.optimizer_for(tuned, [{"params": parameters, "lr": LR, "weight_decay": 0.0}])
+    elif name == SHIRA:
+        config = peft.ShiraConfig(r=RANK, target_modules=written(base, names), modules_to_save=heads)
+        tuned = peft.get_peft_model(base, config)
+    else:
+        config = peft.SupertuningConfig(sparsity=1 - share, target_modules=written(base, names), modules_to_save=heads)
+        tuned = peft.get_peft_model(base, config)
+    parameters = [p for p in tuned.parameters() if p.requires_grad]
+    return tuned, torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0, fused=True)
+
+
+def training_step(name: str, model: str) -> Callable[[], None]:
+    tuned, optimizer = contender(name, model)
+    held = batch(ROWS)
+    tuned.train()
+
+    def step() -> None:
+        tuned(**held).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def peak(name: str, model: str) -> int:
+    """Bytes above the process that has tuned a toy, at the highest point of five training steps."""
+    from foretune.testing import toys
+    from foretune.training.meters import PeakMemory
+    from foretune.tuners import get_peft_model
+
+    get_peft_model(toys.network("bert"), "lora")
+    meter = PeakMemory(device())
+    step = training_step(name, model)
+    for _ in range(5):
+        step()
+    return meter.sample()
+
+
+def largest_tensor(model: str) -> int:
+    """Bytes of the largest matrix that is tuned."""
+    from foretune.tuners.targets import linears, widths
+
+    base = made(model)
+    sizes = [widths(base.get_submodule(name)) for name in linears(base, ("classifier", "score"))]
+    return max(4 * inner * outer for inner, outer in sizes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--cpu-time", action="store_true", help="CPU instead of wall seconds: for a busy machine")
+    parser.add_argument("--peak", choices=CONTENDERS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    warnings.simplefilter("ignore")
+    if asked.peak:
+        print(json.dumps(peak(asked.peak, asked.models[0])))
+        return
+    import torch
+
+    turns = Turns(asked.rounds, time.process_time if asked.cpu_time else time.perf_counter)
+    print(f"{device().type}, {torch.get_num_threads()} threads, {'CPU' if asked.cpu_time else 'wall'} time, fp32")
+    for model in asked.models:
+        k, share = budget(made(model))
+        print(f"\n{model}: budget {k:,} weights, density {share:.2%}")
+        taken = turns({name: training_step(name, model) for name in CONTENDERS})
+        for against, aim in AIMS.items():
+            pair = {against: taken[against], DST: taken[DST], DST_ADAMW: taken[DST_ADAMW]}
+            show(f"step against {against}", pair, against, aim)
+        found = {}
+        for name in CONTENDERS:
+            command = [sys.executable, str(Path(__file__)), "--peak", name, "--models", model]
+            found[name] = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+        allowed = 1.02 * found[LORA] + largest_tensor(model)
+        for name, size in found.items():
+            note = f"   (aim <= {allowed / 2**20:.1f})" if name.startswith("dst") else ""
+            print(f"{'peak memory':34} {name:18} {size / 2**20:8.1f} MiB{note}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The projection, its selection and its update rules against a dense reference that keeps a whole copy of the base."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foretune.errors import DivergedError, UsageError
+from foretune.tuners.subset.rules import RULES, Adafactor, AdamW, Rule, Whole
+from foretune.tuners.subset.select import largest, threshold
+from foretune.tuners.subset.silo import DISTANCES, Part, Silo, budget
+
+finite = st.floats(0, 2.0**100, width=32)
+
+
+class Reference:
+    """The method as its paper tells it: a second dense copy of the base, every weight scored, all but k put back."""
+
+    def __init__(self, weights: list[torch.Tensor], k: int, rule: Rule, distance: str) -> None:
+        self.base = [w.clone() for w in weights]
+        self.weights = [w.clone() for w in weights]
+        self.k, self.rule, self.distance = k, rule, DISTANCES[distance]
+        self.states: list[dict] = [{} for _ in weights]
+
+    def step(self, grads: list[torch.Tensor], lr: float) -> None:
+        hats = [
+            self.rule.propose(Part("", w), g, s, lr).dense()
+            for w, g, s in zip(self.weights, grads, self.states, strict=True)
+        ]
+        scores = torch.cat([self.distance(h - b, b).flatten() for h, b in zip(hats, self.base, strict=True)])
+        order = torch.sort(scores, descending=True, stable=True).indices[: self.k]
+        keep = torch.zeros(len(scores), dtype=torch.bool)
+        keep[order] = True
+        masks = keep.split([h.numel() for h in hats])
+        self.weights = [torch.where(m.view_as(h), h, b) for m, h, b in zip(masks, hats, self.base, strict=True)]
+
+
+def gradients(shapes: list[tuple[int, ...]], seed: int) -> list[torch.Tensor]:
+    """Heavy-tailed, some exactly zero."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(shape, generator=generator) for shape in shapes]
+    return [g * g.abs() * (g.abs() > 0.2) for g in drawn]
+
+
+@given(st.lists(finite, min_size=1, max_size=200), st.data())
+def test_check_06_the_radix_threshold_is_the_kth_largest(scores: list[float], data: st.DataObject):
+    k = data.draw(st.integers(1, len(scores)))
+    tensor = torch.tensor(scores)
+    assert float(threshold(tensor, k)) == sorted(tensor.tolist(), reverse=True)[k - 1]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [torch.zeros(7), torch.full((9,), 3.5), torch.tensor([1e-45, 0.0, 1e-40, 1e-45]), torch.tensor([2.0]),
+     torch.tensor([1.0, torch.finfo(torch.float32).max, 1.0])],
+    ids=["zeros", "equal", "denormal", "one", "huge"],
+)  # fmt: skip
+def test_check_06_adversarial_scores_and_ties_to_the_lowest_index(scores: torch.Tensor):
+    for k in range(1, len(scores) + 1):
+        expected = sorted(range(len(scores)), key=lambda i: (-float(scores[i]), i))[:k]
+        assert largest(scores, k).tolist() == sorted(expected)
+
+
+def test_check_06_more_scores_than_2_to_the_24():
+    scores = torch.zeros(2**24 + 10)
+    scores[[5, 2**24 + 3, 2**24 + 9]] = torch.tensor([1.0, 3.0, 2.0])
+    assert largest(scores, 3).tolist() == [5, 2**24 + 3, 2**24 + 9]
+    assert float(threshold(scores, 4)) == 0.0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_check_06_scores_that_are_not_finite_are_an_error(bad: float):
+    with pytest.raises(DivergedError, match="finite"):
+        largest(torch.tensor([1.0, bad, 2.0]), 1)
+
+
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_check_05_streamed_equals_the_dense_reference(rule: str, distance: str):
+    shapes = [(6, 5), (4,), (3, 7)]
+    start = [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i, shape in enumerate(shapes)]
+    model = [w.clone() for w in start]
+    made = RULES[rule]()
+    reference = Reference(start, 9, made, distance)
+    silo = Silo("all", [Part(str(i), w) for i, w in enumerate(model)], 9, DISTANCES[distance])
+    states: list[dict] = [{} for _ in model]
+    returned, gone, before = 0, set(), set()
+    for step in range(300):
+        grads, lr = gradients(shapes, step), 0.05 * (1 - step / 300)
+        reference.step(grads, lr)
+        hats = [made.propose(p, g, s, lr) for p, g, s in zip(silo.parts, grads, states, strict=True)]
+        silo.project(hats)
+        for mine, expected in zip(model, reference.weights, strict=True):
+            assert torch.equal(mine, expected), step
+        now = {(i, int(j)) for i, part in enumerate(silo.parts) for j in part.index}
+        assert len(now) == 9
+        returned += len((now - before) & gone)
+        gone |= before - now
+        before = now
+    assert returned > 0
+
+
+@pytest.mark.parametrize("lr", [1e-8, 1e-6, 1e-4])
+def test_check_05_holds_where_moves_are_as_small_as_the_rounding_of_the_weights(lr: float):
+    start = torch.randn(30, 20, generator=torch.Generator().manual_seed(3)) * 4
+    model, rule = start.clone(), Adafactor()
+    reference = Reference([start], 40, rule, "abs")
+    silo, state = Silo("w", [Part("w", model)], 40), {}
+    for step in range(60):
+        grads = gradients([(30, 20)], step)
+        reference.step(grads, lr)
+        silo.project([rule.propose(silo.parts[0], grads[0], state, lr)])
+        assert torch.equal(model, reference.weights[0]), step
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_check_01_exactly_k_are_away_and_the_rest_is_the_base_bit_for_bit(dtype: torch.dtype):
+    base = torch.randn(40, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weight, rule, state = base.clone(), Adafactor(), {}
+    silo = Silo("w", [Part("w", weight)], 13)
+    (part,) = silo.parts
+    for step in range(20):
+        silo.project([rule.propose(part, gradients([(40, 10)], step)[0], state, 0.01)])
+        assert len(part.index) == 13
+        assert torch.equal(part.index, part.index.unique())
+        rest = torch.ones(400, dtype=torch.bool)
+        rest[part.index] = False
+        assert torch.equal(weight.flatten()[rest], base.flatten()[rest])
+        away = int((weight != base).sum())
+        assert away == 13 if dtype == torch.float32 else away <= 13
+        assert torch.equal(part.old, base.flatten()[part.index])
+
+
+def test_check_02_no_other_choice_costs_less():
+    base = torch.randn(9, generator=torch.Generator().manual_seed(1))
+    hat = base + torch.tensor([0.5, -0.5, 0.1, 0.0, 0.3, -0.3, 0.3, 0.2, 0.05])
+    weight = base.clone()
+    Silo("w", [Part("w", weight)], 4).project([Whole(hat)])
+
+    def cost(kept: tuple[int, ...]) -> float:
+        return sum(float((hat - base).abs()[i]) for i in range(9) if i not in kept)
+
+    mine = tuple(int(i) for i in (weight != base).nonzero())
+    assert cost(mine) == pytest.approx(min(cost(kept) for kept in itertools.combinations(range(9), 4)))
+    assert mine == (0, 1, 4, 5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_check_03_a_density_of_one_is_the_dense_optimizer_bit_for_bit(decay: float):
+    base = torch.randn(8, 6, generator=torch.Generator().manual_seed(2))
+    weight, dense = base.clone(), torch.nn.Parameter(base.clone())
+    silo, rule, state = Silo("w", [Part("w", weight)], 48), AdamW(weight_decay=decay), {}
+    optimizer = torch.optim.AdamW([dense], lr=1e-2, weight_decay=decay, foreach=False)
+    for step in range(200):
+        grad = gradients([(8, 6)], step)[0]
+        dense.grad = grad.clone()
+        optimizer.step()
+        silo.project([rule.propose(silo.parts[0], grad, state, 1e-2)])
+        assert torch.equal(weight, dense.detach()), step
+
+
+def test_check_04_a_budget_below_one_keeps_the_least_and_moves_nothing_else():
+    assert budget(100, 1e-6) == 1
+    base = torch.randn(100)
+    weight = base.clone()
+    Silo("w", [Part("w", weight)], budget(100, 1e-6)).project([Whole(base + torch.arange(100) / 100)])
+    assert (weight != base).nonzero().flatten().tolist() == [99]
+
+
+def test_an_empty_or_too_large_budget_is_an_error_with_both_numbers():
+    with pytest.raises(UsageError, match=r"all of its 5 weights, but `w` got k=6"):
+        Silo("w", [Part("w", torch.zeros(5))], 6)
+    with pytest.raises(UsageError, match="k=0"):
+        Silo("w", [Part("w", torch.zeros(5))], 0)
+
+
+def test_resetting_gives_the_base_back_bit_for_bit():
+    base = torch.randn(30).to(torch.bfloat16)
+    weight = base.clone()
+    silo = Silo("w", [Part("w", weight)], 7)
+    silo.project([Whole(base.float() + torch.randn(30))])
+    assert not torch.equal(weight, base)
+    silo.parts[0].reset()
+    assert torch.equal(weight, base)
+    silo.parts[0].apply()
+    assert int((weight != base).sum()) == 7
