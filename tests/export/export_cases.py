@@ -48,6 +48,9 @@ CASES = {
     "writer": Case("llama", "auto", "generation", Part("full"), lr=3e-3, steps=40),
     "chat": Case("llama", "auto", "generation", Part("lora", {"rank": 2}), chat=True),
     "t5": Case("t5", "auto", "generation", Part("dora", {"rank": 2})),
+    "subset": Case("bert", "mean", "classification", Part("dynamic-subset", {"density": 0.05})),
+    "static": Case("llama", "auto", "generation", Part("static-subset", {"density": 0.3, "silo": "global"}), steps=40),
+    "norms": Case("bert", "cls", "classification", Part("dynamic-subset", {"more": ("norms",)}), steps=2),
 }
 
 

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from export_cases import LABELS, Runs
 
 from foretune.errors import ModelError, UsageError
 from foretune.export import FORMATS, check, readme
 from foretune.export.source import Source
+from foretune.models import build
 from foretune.tasks.schema import SPLIT_COLUMNS
 from foretune.training.predictor import Predictor
+from foretune.tuners._peft import merge
 
 GIVEN = {
     "mean": ("peft", "merged", "onnx"),
@@ -34,6 +37,8 @@ GIVEN = {
     "eos": ("peft", "merged"),
     "chat": ("peft", "merged"),
     "t5": ("peft", "merged"),
+    "subset": ("supertuning", "shira", "merged", "onnx"),
+    "static": ("supertuning", "shira", "merged"),
 }
 EVERY = [(name, form) for name, forms in GIVEN.items() for form in forms]
 REFUSED = [
@@ -46,6 +51,12 @@ REFUSED = [
     ("ensemble", "onnx", UsageError, "10 members.*--collapse midpoint"),
     ("last", "onnx", ModelError, "--to merged"),
     ("t5", "onnx", ModelError, "--to merged"),
+    ("subset", "peft", ModelError, "`dynamic-subset`.*--to supertuning"),
+    ("norms", "peft", ModelError, "Use `--to merged`"),
+    ("norms", "supertuning", ModelError, "`bert.*LayerNorm.*--to merged"),
+    ("norms", "shira", ModelError, "`bert.*LayerNorm.*--to merged"),
+    ("mean", "supertuning", ModelError, "`lora` learns none.*--to peft"),
+    ("cls", "shira", ModelError, "`full` learns none.*--to merged"),
     ("mean", "decision", UsageError, "no verbaliser"),
 ]
 
@@ -127,8 +138,9 @@ def test_a_form_that_the_run_does_not_have_is_refused_in_one_sentence(
 
 @pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)  # these two are stock PEFT's
+)  # these three are stock PEFT's
 @pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled:UserWarning")
 @pytest.mark.parametrize(("name", "form"), EVERY)
 def test_the_lines_in_the_readme_give_what_predict_gives(
     exports: Exports,
@@ -191,6 +203,32 @@ def test_a_merged_writer_writes_greedily_and_as_long_as_it_was_trained_to(export
     assert settings.max_new_tokens == built.how["max_new_tokens"]
     assert not settings.do_sample
     assert settings.eos_token_id == 1
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled:UserWarning")
+@pytest.mark.parametrize("form", ["supertuning", "shira"])
+@pytest.mark.parametrize("name", ["subset", "static"])
+def test_check_09_stock_peft_gives_the_predictions_and_the_weights_but_for_roundings_that_are_counted(
+    exports: Exports, name: str, form: str
+) -> None:
+    """PEFT adds where a subset replaces, and base + (tuned - base) may miss the tuned value by its last bit."""
+    from peft import PeftModel
+
+    built = exports[name, form]
+    assert check.compare(built.how, built.rows, built.answers).passed
+    source, delta = built.source, built.how["delta"]
+    base = build(source.checkpoint, source.outputs).module
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    tuned = source.restored().state_dict()
+    merged = merge(PeftModel.from_pretrained(base, str(built.folder))).state_dict()
+    heads = [key for key in tuned if key.startswith("classifier")]
+    assert all(tuned[key].equal(merged[key]) for key in heads)
+    moved = sum(int((tuned[key] != before[key]).sum()) for key in tuned if key not in heads)
+    off = torch.cat([(merged[key] - tuned[key]).abs().flatten() for key in tuned])
+    assert moved == delta["weights"] > 100
+    assert int(off.count_nonzero()) == delta["rounded"] < moved / 4
+    assert float(off.max()) == delta["largest_rounding"] < 1e-7
 
 
 @pytest.mark.parametrize(("name", "form"), EVERY)

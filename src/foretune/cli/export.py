@@ -13,7 +13,7 @@ app = typer.Typer()
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    to: Annotated[str, typer.Option(help="peft, merged, onnx or decision.")],
+    to: Annotated[str, typer.Option(help="peft, merged, supertuning or shira (of a subset), onnx or decision.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export/FORMAT.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
     collapse: Annotated[
@@ -42,6 +42,7 @@ def export(
                 "tolerance": done.tolerance,
                 "unit": done.unit,
                 "reproduced": done.wanted,
+                "delta": dict(done.delta) or None,
                 "bytes": total,
                 "files": done.files,
             }
@@ -49,6 +50,11 @@ def export(
         return
     say(f"{done.format}: {size(total)} in {done.folder}")
     say(*(f"  {name}  {size(count)}" for name, count in done.files.items()))
+    if done.delta:
+        say(
+            "{weights} weights and {padding} zeros that the format wants; base plus delta misses the tuned value by "
+            "rounding in {rounded}, by at most {largest_rounding:.2g}.".format(**done.delta)
+        )
     say(
         f"A fresh process without foretune reproduced {done.checked_rows} {done.wanted}: largest difference "
         f"{done.largest_difference:.2g} ({done.unit}), allowed {done.tolerance:g}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from foretune.errors import ModelError, StoreError, UsageError
 from foretune.export.onnx_graph import export_graph, require_onnx
 from foretune.export.source import Source
 from foretune.models.network import quiet
+from foretune.tuners.dynamic_subset import SubsetTuner
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -46,19 +48,49 @@ def peft(source: Source, folder: Path) -> dict[str, Any]:
         source.tuner.save(model, folder)
     if source.chosen:  # the card speaks of the model that the run judged
         (folder / CARD).unlink(missing_ok=True)
-    path = folder / ADAPTER_CONFIG
+    _name_base(source, folder / ADAPTER_CONFIG, source.adapter / ADAPTER_CONFIG)
+    return {}
+
+
+def supertuning(source: Source, folder: Path) -> dict[str, Any]:
+    """The sparse delta of a subset as an adapter of PEFT's Super-Tuning, tokenizer beside it.
+
+    Raises:
+        ModelError: the tuner learns no sparse delta, or the format cannot hold it.
+    """
+    return _sparse(source, folder, "supertuning")
+
+
+def shira(source: Source, folder: Path) -> dict[str, Any]:
+    """The same as an adapter of PEFT's SHiRA."""
+    return _sparse(source, folder, "shira")
+
+
+def _sparse(source: Source, folder: Path, form: str) -> dict[str, Any]:
+    if not isinstance(source.tuner, SubsetTuner):
+        raise ModelError(
+            f"`--to {form}` holds a sparse delta of the weights, but `{source.tuner.name}` learns none. "
+            f"Use `--to {'peft' if (source.adapter / ADAPTER_CONFIG).exists() else 'merged'}`."
+        )
+    from foretune.tuners.subset.stock import save
+
+    fit = save(source.restored(), folder, form)
+    _name_base(source, folder / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
+    save_tokenizer(source, folder)
+    return {"delta": asdict(fit)}
+
+
+def _name_base(source: Source, path: Path, shown: Path) -> None:
+    """Write into the adapter's configuration at ``path`` the name by which others know the base model."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StoreError(
-            f"`{source.adapter / ADAPTER_CONFIG}` cannot be read: {error}. Restore it from a copy."
-        ) from error
+        raise StoreError(f"`{shown}` cannot be read: {error}. Restore it from a copy.") from error
     config |= {
         "base_model_name_or_path": source.hub,
         "revision": source.checkpoint.ref.revision if source.hub else None,
     }
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return {}
 
 
 def merged(source: Source, folder: Path) -> dict[str, Any]:

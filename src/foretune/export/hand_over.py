@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from foretune.registry import find
 FORMATS: dict[str, Callable[[Source, Path], dict[str, Any]]] = {
     "peft": formats.peft,
     "merged": formats.merged,
+    "supertuning": formats.supertuning,
+    "shira": formats.shira,
     "onnx": formats.onnx,
     "decision": formats.decision,
 }
@@ -40,6 +42,7 @@ class Exported:
         checked_rows: how many predictions were compared.
         largest_difference: between them and those of the fresh process, in ``unit``; at most ``tolerance``.
         wanted: the predictions that were to be reproduced, in words.
+        delta: how well the format holds a sparse delta, see ``subset.stock.Fit``; empty for other formats.
     """
 
     folder: Path
@@ -49,6 +52,7 @@ class Exported:
     tolerance: float
     unit: str
     wanted: str
+    delta: Mapping[str, float]
 
     @property
     def files(self) -> dict[str, int]:
@@ -100,7 +104,10 @@ def export(
                 f"The export cannot be written to `{target}`: {error}. Free some space or use `--out`."
             ) from error
         raise
-    return Exported(target, to, compared.rows, compared.largest, compared.tolerance, compared.unit, source.wanted)
+    delta = extra.get("delta", {})
+    return Exported(
+        target, to, compared.rows, compared.largest, compared.tolerance, compared.unit, source.wanted, delta
+    )
 
 
 def _checked(source: Source, folder: Path, description: dict[str, Any]) -> check.Comparison:

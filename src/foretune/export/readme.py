@@ -12,10 +12,15 @@ from foretune.export.source import Source
 
 FORMS = {
     "peft": "an ordinary PEFT folder: the adapter only, to be put on its base model.",
+    "supertuning": "an ordinary PEFT folder: a sparse delta in the format of Super-Tuning, for peft 0.21 or newer.",
+    "shira": "an ordinary PEFT folder: a sparse delta in the format of SHiRA.",
     "merged": "an ordinary transformers folder: the base model with the adapter folded in, fp32.",
     "onnx": "one ONNX file. Inputs: what the tokenizer gives, int64 (batch, length), padded on the right; "
     "output: `logits`, float32 (batch, C), already pooled.",
 }
+
+ADAPTERS = ("peft", "supertuning", "shira")
+"""Formats that are put on the base model; the others stand alone."""
 
 IMPORTS = """\
 import json
@@ -116,7 +121,7 @@ def page(source: Source, form: str, checked: Comparison) -> str:
     """The whole page."""
     base, ref = source.base_name.replace("`", "'"), source.checkpoint.ref
     stock = form == "merged" and source.kind == "classification" and ref.pooling != "mean"
-    library = "onnx" if form == "onnx" else "peft" if form == "peft" else "transformers"
+    library = "onnx" if form == "onnx" else "peft" if form in ADAPTERS else "transformers"
     header = [f"library_name: {library}", "tags: [foretune]", *([f"base_model: {source.hub}"] if source.hub else [])]
     example = '{"text": "a text", "text_pair": "the second text"}' if _pairs(source) else '"a text"'
     parts = [
@@ -145,7 +150,7 @@ def snippet(source: Source, form: str) -> str:
     auto = auto_class(source)
     imports = IMPORTS.format(
         numpy="" if source.kind == "generation" else "import numpy as np\n",
-        peft="from peft import PeftModel\n" if form == "peft" else "",
+        peft="from peft import PeftModel\n" if form in ADAPTERS else "",
         auto=auto,
     )
     head = imports + opened + _model(source, form, auto, trust) + "\n"
@@ -167,7 +172,7 @@ def auto_class(source: Source) -> str:
 
 
 def _model(source: Source, form: str, auto: str, trust: str) -> str:
-    if form == "merged":
+    if form not in ADAPTERS:
         return f'model = {auto}.from_pretrained("."{trust}).eval()\n'
     ref = source.checkpoint.ref
     base = source.hub or f"path/to/{source.base_name}"

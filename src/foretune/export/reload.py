@@ -1,7 +1,7 @@
 """Reload an export with stock tools and predict: run as a script, in a process that never imports foretune.
 
 ``python reload.py FOLDER BASE ROWS OUT`` reads ``ROWS`` (Parquet: text, pair, choices) and writes the answers into
-``OUT`` (JSON: a list of probability lists, numbers or texts). ``BASE`` is where the base model lies, for PEFT exports.
+``OUT`` (JSON: a list of probability lists, numbers or texts). ``BASE`` is where the base model lies, for adapters.
 Several such quadruples are done in turn. It is also the shortest true account of how an export is used elsewhere.
 """
 
@@ -64,11 +64,12 @@ def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
         name = "AutoModelForSeq2SeqLM" if how["seq2seq"] else "AutoModelForCausalLM"
     else:
         name = f"AutoModelFor{'Token' if how['pooling'] == 'mean' else 'Sequence'}Classification"
-    sizes = {"num_labels": how["outputs"]} if how["format"] == "peft" and how["outputs"] else {}
+    adapter = (Path(folder) / "adapter_config.json").exists()
+    sizes = {"num_labels": how["outputs"]} if adapter and how["outputs"] else {}
     if sizes and how["pooling"] == "cls" and "classifier_pooling" in configuration(base, how):
         sizes["classifier_pooling"] = "cls"
     model = getattr(transformers, name).from_pretrained(
-        base if how["format"] == "peft" else folder,
+        base if adapter else folder,
         dtype="float32",
         use_safetensors=True,
         trust_remote_code=how["trust_remote_code"],
@@ -76,7 +77,7 @@ def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=how["trust_remote_code"])
     model.config.pad_token_id = tokenizer.pad_token_id
-    if how["format"] == "peft":
+    if adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder)

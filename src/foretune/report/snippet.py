@@ -140,7 +140,7 @@ with torch.no_grad():
         name, _, what = key.rpartition(".dst_")
         if what == "indices":
             weights[name].view(-1)[value.long()] = delta[f"{name}.dst_values"].to(weights[name].dtype)
-        elif not what:  # the head
+        elif not name:  # the head
             weights[key].copy_(value)
 model = base.eval()
 

@@ -133,9 +133,8 @@ class SubsetTuner(Tuner):
         return subset.size + sum(value.numel() for value in subset.head_base.values())
 
     def require_stock(self, config: PreTrainedConfig) -> None:
-        raise ModelError(
-            f"Stock PEFT has no format for `{self.name}`, which moves weights of the model itself. Use `--to merged`."
-        )
+        way = "`--to merged`" if self.more else "`--to supertuning`, which it can, or `--to merged`"
+        raise ModelError(f"Stock PEFT cannot load what `{self.name}` saves. Use {way}.")
 
     def distance_name(self) -> str:
         """By what a moving subset is chosen."""

@@ -6,6 +6,7 @@ a subset that is chosen once.
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,13 @@ from foretune.tuners.subset.silo import Part, Silo
 class Movement(ABC):
     """How the subset of a silo goes from step to step."""
 
+    def watch(self, part: Part, state: State) -> None:
+        """Look at the gradient of ``part`` before the rule overwrites it; ``state`` is kept by checkpoints."""
+        return None
+
     @abstractmethod
     def step(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> None:
-        """Move the weights of ``silo``; gradients are still there.
+        """Move the weights of ``silo``.
 
         Args:
             states: what is remembered of each part, by name: checkpoints keep it.
@@ -54,11 +59,9 @@ class Static(Movement):
         if silo.chosen:
             silo.follow(proposals)
             return
-        for part, state in zip(silo.parts, states, strict=True):
-            self._watch(part, state)
         if int(states[0]["mask_steps"]) < self.warmup:
             return
-        noise = torch.Generator().manual_seed(self.seed)
+        noise = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {silo.name}".encode()))
         scores = [
             SCORES[self.score](part, state["mask_sum"], noise) for part, state in zip(silo.parts, states, strict=True)
         ]
@@ -66,8 +69,10 @@ class Static(Movement):
         for state in states:
             del state["mask_sum"]
 
-    def _watch(self, part: Part, state: State) -> None:
+    def watch(self, part: Part, state: State) -> None:
         """Add the gradient of ``part`` to what the mask will be chosen by."""
+        if len(part.index) or int(state.get("mask_steps", 0)) >= self.warmup:
+            return
         gradient = part.parameter.grad
         assert gradient is not None
         power = gradient.float().square() if self.score == "fisher" else gradient.float()

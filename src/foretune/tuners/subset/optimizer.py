@@ -35,6 +35,7 @@ class SubsetOptimizer(Optimizer):
     ) -> None:
         super().__init__(list(params), {"lr": lr, "weight_decay": 0.0})
         self.silos, self.rule, self.movement = tuple(silos), rule, movement
+        self._spare: torch.Tensor | None = None
         self._group = {parameter: group for group in self.param_groups for parameter in group["params"]}
         parts = {part.parameter for silo in silos for part in silo.parts}
         if missing := [part.name for silo in silos for part in silo.parts if part.parameter not in self._group]:
@@ -58,6 +59,9 @@ class SubsetOptimizer(Optimizer):
         """
         if closure is not None:
             raise UsageError("A subset takes no closure: gradients are freed during the step. Call `backward` before.")
+        for part in (part for silo in self.silos for part in silo.parts):
+            if part.parameter.grad is None:
+                raise UsageError(f"Every tensor of a silo needs a gradient, but `{part.name}` has none in this step.")
         for silo in self.silos:
             self._move(silo)
         if self._whole is not None:
@@ -66,10 +70,9 @@ class SubsetOptimizer(Optimizer):
             self._whole.step()
 
     def _move(self, silo: Silo) -> None:
-        for part in silo.parts:
-            if part.parameter.grad is None:
-                raise UsageError(f"Every tensor of a silo needs a gradient, but `{part.name}` has none in this step.")
         states = [self.state[part.parameter] for part in silo.parts]
+        for part, state in zip(silo.parts, states, strict=True):
+            self.movement.watch(part, state)
         self.movement.step(silo, states, [self._proposal(part) for part in silo.parts])
         for part in silo.parts:
             part.parameter.grad = None
@@ -78,4 +81,11 @@ class SubsetOptimizer(Optimizer):
         parameter = part.parameter
         assert parameter.grad is not None
         lr = self._group[parameter]["lr"]
-        return self.rule.propose(part, parameter.grad, self.state[parameter], lr)
+        return self.rule.propose(part, parameter.grad, self.state[parameter], lr, self._spared(parameter))
+
+    def _spared(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Memory of the parameter's shape, the same for all: no more than the largest of them takes."""
+        if self._spare is None or self._spare.device != parameter.device:
+            largest = max(len(part) for silo in self.silos for part in silo.parts)
+            self._spare = torch.empty(largest, dtype=torch.float32, device=parameter.device)
+        return self._spare[: parameter.numel()].view(parameter.shape)

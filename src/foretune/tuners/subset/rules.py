@@ -23,9 +23,9 @@ class Proposal(ABC):
     def at(self, index: torch.Tensor) -> torch.Tensor:
         """Those at flat places ``index``, fp32: the bits that ``dense`` has there."""
 
-    def beyond(self, distance: torch.Tensor) -> torch.Tensor | None:
-        """Flat places, ascending, of every weight that would move by at least ``distance``, and perhaps of a few that
-        would move by a little less; None where all would have to be computed for it."""
+    def beyond(self, distance: torch.Tensor, without: torch.Tensor) -> torch.Tensor | None:
+        """Flat places, ascending, of every weight but ``without`` that would move by at least ``distance``, and perhaps
+        of a few that would move by a little less; None where all would have to be computed for it."""
         return None
 
 
@@ -71,13 +71,17 @@ class Rule(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def propose(self, weights: Weights, grad: torch.Tensor, state: State, lr: float) -> Proposal:
+    def propose(
+        self, weights: Weights, grad: torch.Tensor, state: State, lr: float, spare: torch.Tensor | None = None
+    ) -> Proposal:
         """Where the step would lead; ``state`` is changed in place.
 
         Args:
-            grad: the mean gradient over the global batch, clipped; any floating type.
+            grad: the mean gradient over the global batch, clipped; any floating type. It may be overwritten: fresh
+                memory for every tensor costs more than the arithmetic.
             state: empty before the first step.
             lr: the rate of this step.
+            spare: fp32 memory of the shape of ``grad`` that may be written to until the proposal is done with.
         """
 
     def _decayed(self, weights: Weights, lr: float) -> torch.Tensor:
@@ -91,7 +95,9 @@ class SGD(Rule):
 
     name: ClassVar[str] = "sgd"
 
-    def propose(self, weights: Weights, grad: torch.Tensor, state: State, lr: float) -> Proposal:
+    def propose(
+        self, weights: Weights, grad: torch.Tensor, state: State, lr: float, spare: torch.Tensor | None = None
+    ) -> Proposal:
         return Whole(self._decayed(weights, lr).add_(grad.float(), alpha=-lr))
 
 
@@ -106,9 +112,11 @@ class AdamW(Rule):
 
     name: ClassVar[str] = "adamw"
 
-    def propose(self, weights: Weights, grad: torch.Tensor, state: State, lr: float) -> Proposal:
+    def propose(
+        self, weights: Weights, grad: torch.Tensor, state: State, lr: float, spare: torch.Tensor | None = None
+    ) -> Proposal:
         grad = grad.float()
-        if not state:
+        if "step" not in state:
             state |= {"step": torch.zeros(()), "exp_avg": torch.zeros_like(grad), "exp_avg_sq": torch.zeros_like(grad)}
         state["step"] += 1
         step = float(state["step"])
@@ -135,9 +143,11 @@ class Adafactor(Rule):
 
     name: ClassVar[str] = "adafactor"
 
-    def propose(self, weights: Weights, grad: torch.Tensor, state: State, lr: float) -> Proposal:
+    def propose(
+        self, weights: Weights, grad: torch.Tensor, state: State, lr: float, spare: torch.Tensor | None = None
+    ) -> Proposal:
         grad = grad.float()
-        if not state:
+        if "step" not in state:
             state["step"] = torch.zeros(())
             shape = grad.shape
             if grad.dim() >= 2:
@@ -146,17 +156,18 @@ class Adafactor(Rule):
                 state["square"] = torch.zeros_like(grad)
         state["step"] += 1
         beta2 = 1 - float(state["step"]) ** self.decay
+        square = torch.mul(grad, grad, out=torch.empty_like(grad) if spare is None else spare)
         if grad.dim() >= 2:
-            rows, columns = (torch.linalg.vector_norm(grad, dim=dim).square_() for dim in (-1, -2))
-            state["row"].lerp_(rows.div_(grad.shape[-1]).add_(self.eps), 1 - beta2)
-            state["column"].lerp_(columns.div_(grad.shape[-2]).add_(self.eps), 1 - beta2)
-            scaled = grad * state["column"].rsqrt().unsqueeze(-2)
+            state["row"].lerp_(square.mean(-1).add_(self.eps), 1 - beta2)
+            state["column"].lerp_(square.mean(-2).add_(self.eps), 1 - beta2)
+            scaled = grad.mul_(state["column"].rsqrt().unsqueeze(-2))
             by_row = (state["row"] / state["row"].mean(-1, keepdim=True)).rsqrt_()
         else:
-            state["square"].lerp_(grad.square().add_(self.eps), 1 - beta2)
-            scaled, by_row = grad * state["square"].rsqrt(), grad.new_ones(())
-        size = (torch.linalg.vector_norm(scaled, dim=-1) * by_row).square().sum().div(grad.numel()).sqrt()
-        step = Factored(weights, scaled, by_row, lr * self.clip / size.clamp(min=self.clip))
+            state["square"].lerp_(square.add_(self.eps), 1 - beta2)
+            scaled, by_row = grad.mul_(state["square"].rsqrt()), grad.new_ones(())
+        lengths = torch.mul(scaled, scaled, out=square).sum(-1).sqrt_() * by_row
+        size = lengths.square().sum().div(grad.numel()).sqrt()
+        step = Factored(weights, scaled, by_row, lr * self.clip / size.clamp(min=self.clip), square)
         if self.weight_decay:
             return Whole(self._decayed(weights, lr).sub_(step.update()))
         return step
@@ -165,8 +176,13 @@ class Adafactor(Rule):
 class Factored(Proposal):
     """W - rate * scaled * by_row: a proposal of which single weights are cheap to compute, and large moves to find."""
 
-    def __init__(self, weights: Weights, scaled: torch.Tensor, by_row: torch.Tensor, rate: torch.Tensor) -> None:
-        self.weights, self.scaled, self.by_row, self.rate = weights, scaled, by_row, rate
+    def __init__(
+        self, weights: Weights, scaled: torch.Tensor, by_row: torch.Tensor, rate: torch.Tensor, spare: torch.Tensor
+    ) -> None:
+        """Args:
+        spare: memory of the shape of ``scaled`` that may be written to.
+        """
+        self.weights, self.scaled, self.by_row, self.rate, self.spare = weights, scaled, by_row, rate, spare
 
     def update(self) -> torch.Tensor:
         """What is subtracted, in the tensor's shape."""
@@ -180,14 +196,22 @@ class Factored(Proposal):
         factor = rows[torch.div(index, self.scaled.shape[-1], rounding_mode="floor")]
         return self.weights.exact_at(index).sub_((self.scaled.view(-1)[index] * factor).mul_(self.rate))
 
-    def beyond(self, distance: torch.Tensor) -> torch.Tensor | None:
-        """By rows: a row moves by ``rate * by_row`` times what it is scaled to, so every row has a bound of its own.
+    def beyond(self, distance: torch.Tensor, without: torch.Tensor) -> torch.Tensor | None:
+        """By rows: a row moves by ``rate * by_row`` times what it is scaled to, so every row has a bound of its own,
+        and a row whose largest entry stays below it is not looked at again.
 
         A weight plus its move is rounded, so its displacement may exceed the move by half a unit in its last place.
         """
         least = (distance - self.weights.magnitude * 2.0**-23) * SLACK
-        bound = (least / (self.rate * self.by_row)).unsqueeze(-1)
-        return (self.scaled.abs() >= bound).view(-1).nonzero().squeeze(1)
+        width = self.scaled.shape[-1]
+        sizes = torch.abs(self.scaled, out=self.spare).view(-1, width)
+        sizes.view(-1)[without] = -torch.inf
+        bound = (least / (self.rate * self.by_row)).expand(self.scaled.shape[:-1]).reshape(-1)
+        rows = (sizes.amax(1) >= bound).nonzero().squeeze(1)
+        if not len(rows):
+            return rows
+        found = (sizes[rows] >= bound[rows].unsqueeze(1)).nonzero()
+        return rows[found[:, 0]] * width + found[:, 1]
 
 
 SLACK = 1 - 1e-5

@@ -35,18 +35,19 @@ def threshold(scores: torch.Tensor, k: int) -> torch.Tensor:
     return torch.tensor((upper << 16) | lower, dtype=torch.int32, device=scores.device).view(torch.float32)
 
 
-def largest(scores: torch.Tensor, k: int) -> torch.Tensor:
-    """The places of the ``k`` largest of ``scores`` ``(n,)``, ascending, ``(k,)`` int64; of equal ones the first.
+def top(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Which are the ``k`` largest of ``scores`` ``(n,)``, ``(n,)`` bool; of equal ones the first.
 
-    >>> largest(torch.tensor([2.0, 5.0, 2.0, 2.0]), 3).tolist()
-    [0, 1, 2]
+    >>> top(torch.tensor([2.0, 5.0, 2.0, 2.0]), 3).tolist()
+    [True, True, True, False]
     """
     if k >= len(scores):
-        return torch.arange(len(scores), device=scores.device)
+        return torch.ones(len(scores), dtype=torch.bool, device=scores.device)
     limit = threshold(scores, k)
-    above = (scores > limit).nonzero().squeeze(1)
-    equal = (scores == limit).nonzero().squeeze(1)[: k - len(above)]
-    return torch.cat([above, equal]).sort().values
+    kept = scores > limit
+    equal = (scores == limit).nonzero().squeeze(1)
+    kept[equal[: k - int(kept.sum())]] = True
+    return kept
 
 
 def _bin(counts: torch.Tensor, k: int) -> tuple[int, int]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from foretune.errors import UsageError
+from foretune.errors import DivergedError, UsageError
 from foretune.tuners.subset.rules import Proposal
-from foretune.tuners.subset.select import largest
+from foretune.tuners.subset.select import top
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(displacement, base) -> scores, elementwise, none negative; what lies at the base must score 0."""
@@ -49,14 +49,26 @@ class Part:
         if not parameter.is_contiguous():
             raise UsageError(f"A tensor must be contiguous in memory to be tuned in part, but `{name}` is not.")
         self.name, self.parameter = name, parameter
-        self.magnitude = float(self.weight.abs().max())
         self.index = torch.empty(0, dtype=torch.int64)
         self.shadow = torch.empty(0, dtype=torch.float32)
         self.old = torch.empty(0, dtype=parameter.dtype)
+        self.magnitude = float(self.weight.abs().max())
 
     @property
     def weight(self) -> torch.Tensor:
-        """The parameter, flat; it shares memory with the model, wherever that was moved or copied to."""
+        """The parameter, flat; it shares memory with the model, and what is kept beside it follows to its device.
+
+        Raises:
+            UsageError: the model was converted to another type, from which no rounding leads back to its base.
+        """
+        if self.parameter.dtype != self.old.dtype:
+            raise UsageError(
+                f"A model must keep the type it had at `attach`, but `{self.name}` was {self.old.dtype} and is now "
+                f"{self.parameter.dtype}. Convert it before `attach` or after `merge`."
+            )
+        device = self.parameter.device
+        if self.index.device != device:
+            self.index, self.shadow, self.old = (kept.to(device) for kept in (self.index, self.shadow, self.old))
         return self.parameter.detach().view(-1)
 
     def __len__(self) -> int:
@@ -77,14 +89,6 @@ class Part:
             values = torch.where(self.index[place] == index, self.shadow[place], values)
         return values
 
-    def base_at(self, index: torch.Tensor) -> torch.Tensor:
-        """The base's values at flat places ``index``, fp32."""
-        values = self.weight[index].to(torch.float32, copy=True)
-        if len(self.index):
-            place = torch.searchsorted(self.index, index).clamp_(max=len(self.index) - 1)
-            values = torch.where(self.index[place] == index, self.old[place].float(), values)
-        return values
-
     def base(self) -> torch.Tensor:
         """The base in fp32, flat; a copy."""
         values = self.weight.to(torch.float32, copy=True)
@@ -93,24 +97,83 @@ class Part:
 
     def reset(self) -> None:
         """Put the base back."""
-        self.weight[self.index] = self.old
+        weight = self.weight
+        weight[self.index] = self.old
 
     def put(self, index: torch.Tensor, values: torch.Tensor) -> None:
         """Put the base back, then ``values`` (fp32) at ``index``."""
         self.reset()
         device = self.parameter.device
         self.index, self.shadow = index.to(device), values.to(device)
-        self.old = self.weight[self.index].clone()
+        self.old = self.weight[self.index]
         self.apply()
 
     def apply(self) -> None:
         """Write the subset's values, rounded to the model's type."""
-        self.weight[self.index] = self.shadow.to(self.weight.dtype)
+        weight = self.weight
+        weight[self.index] = self.shadow.to(weight.dtype)
+
+
+class Pool:
+    """Weights of one part that may be in the subset after a step: those in it now, and newcomers.
+
+    Attributes:
+        index: ``(n,)`` flat places, ascending.
+        hats: ``(n,)`` fp32: where the step would put them.
+        old: ``(n,)`` in the model's type: the base's values.
+        new: ``(n,)`` bool: who is not in the subset now.
+    """
+
+    def __init__(self, part: Part, hats: torch.Tensor) -> None:
+        """The subset as it is, at ``hats``."""
+        self.part, self.hats, self.index, self.old = part, hats, part.index, part.old
+        self.new = torch.zeros(len(hats), dtype=torch.bool, device=hats.device)
+
+    @classmethod
+    def whole(cls, part: Part, proposal: Proposal) -> Pool:
+        """Every weight of ``part``."""
+        base = part.weight.clone()
+        base[part.index] = part.old
+        made = cls(part, proposal.dense().reshape(-1))
+        made.index, made.old = torch.arange(len(part), device=base.device), base
+        made.new = torch.ones(len(part), dtype=torch.bool, device=base.device)
+        made.new[part.index] = False
+        return made
+
+    def add(self, index: torch.Tensor, hats: torch.Tensor) -> None:
+        """Newcomers at flat places ``index``, ascending and none of them here."""
+        if not len(index):
+            return
+        own, more = len(self.index), len(index)
+        there = torch.searchsorted(self.index, index)
+        before = torch.zeros(own + 1, dtype=torch.int64, device=index.device)
+        before.scatter_add_(0, there, torch.ones_like(there))
+        places = torch.arange(own, device=index.device) + before.cumsum(0)[:own]
+        others = there + torch.arange(more, device=index.device)
+
+        def joined(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+            made = mine.new_empty(own + more)
+            made[places], made[others] = mine, theirs
+            return made
+
+        self.old = joined(self.old, self.part.weight[index])
+        self.index, self.hats = joined(self.index, index), joined(self.hats, hats)
+        self.new = joined(self.new, torch.ones_like(index, dtype=torch.bool))
+
+    def keep(self, kept: torch.Tensor) -> int:
+        """Make those of ``kept`` ``(n,)`` the subset of the part, put the others back; how many are new in it."""
+        part, weight = self.part, self.part.weight
+        gone = (~kept & ~self.new).nonzero().squeeze(1)
+        weight[self.index[gone]] = self.old[gone]
+        mine = kept.nonzero().squeeze(1)
+        part.index, part.shadow, part.old = self.index[mine], self.hats[mine], self.old[mine]
+        part.apply()
+        return int((kept & self.new).sum())
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a projection did: weights that entered (as many left), and the smallest score that stayed."""
+    """What a projection did: weights that entered (as many left), and the smallest score in the subset."""
 
     entered: int
     least: float
@@ -144,60 +207,76 @@ class Silo:
             proposals: where the optimizer would put the weights of each part.
 
         A weight of the subset scores at least as much as the subset's least, and the k-th largest score of all is at
-        least that. So only newcomers that reach it are compared: after the first steps a handful of candidates. This is
-        exact, not an estimate.
+        least that. So only newcomers that reach it are compared: after the first steps a handful, or none, and then the
+        subset moves as it is. This is exact, not an estimate.
+
+        Raises:
+            DivergedError: a weight would become infinite or not a number; no weight of the silo was moved.
         """
-        pools = self._pools(proposals)
-        hats = [proposal.at(pool) for proposal, pool in zip(proposals, pools, strict=True)]
-        bases = [part.base_at(pool) for part, pool in zip(self.parts, pools, strict=True)]
-        scores = torch.cat([self.distance(hat - base, base) for hat, base in zip(hats, bases, strict=True)])
-        picked = largest(scores, self.k)
-        self.change = Change(self._put(hats, pools, picked), float(scores[picked].min()))
-
-    def _pools(self, proposals: Sequence[Proposal]) -> list[torch.Tensor]:
-        """Flat places of each part among which the ``k`` are: all at first, then the subset and who reaches it."""
-        device = self.parts[0].parameter.device
         if self.chosen < self.k:
-            return [torch.arange(len(part), device=device) for part in self.parts]
-        own = [
-            self.distance(proposal.at(part.index) - part.old.float(), part.old.float())
-            for part, proposal in zip(self.parts, proposals, strict=True)
-        ]
-        floor = torch.cat(own).min()
-        return [self._reaching(part, proposal, floor) for part, proposal in zip(self.parts, proposals, strict=True)]
+            self._keep([Pool.whole(part, proposal) for part, proposal in zip(self.parts, proposals, strict=True)])
+            return
+        pools = [Pool(part, proposal.at(part.index)) for part, proposal in zip(self.parts, proposals, strict=True)]
+        self._require_finite([pool.hats for pool in pools])
+        floor = torch.cat([self._scores(pool) for pool in pools]).min()
+        found = [self._newcomers(part, proposal, floor) for part, proposal in zip(self.parts, proposals, strict=True)]
+        if not any(map(len, found)):
+            self._move([pool.hats for pool in pools])
+            return
+        for pool, proposal, new in zip(pools, proposals, found, strict=True):
+            pool.add(new, proposal.at(new))
+        self._keep(pools)
 
-    def _reaching(self, part: Part, proposal: Proposal, floor: torch.Tensor) -> torch.Tensor:
-        found = proposal.beyond(floor) if self.distance is absolute else None
-        if found is None:
-            base = part.base()
-            return (self.distance(proposal.dense().reshape(-1) - base, base) >= floor).nonzero().squeeze(1)
-        new = found[~torch.isin(found, part.index, assume_unique=True)]
-        return torch.cat([part.index, new]).sort().values
+    def _scores(self, pool: Pool) -> torch.Tensor:
+        base = pool.old.float()
+        return self.distance(pool.hats - base, base)
+
+    def _newcomers(self, part: Part, proposal: Proposal, floor: torch.Tensor) -> torch.Tensor:
+        """Flat places, ascending, outside the subset, of every weight whose score may reach ``floor``."""
+        if self.distance is absolute and (found := proposal.beyond(floor, part.index)) is not None:
+            return found
+        base = part.base()
+        below = self.distance(proposal.dense().reshape(-1) - base, base) < floor
+        below[part.index] = True
+        return below.logical_not_().nonzero().squeeze(1)  # what is not a number is not below
 
     def choose(self, proposals: Sequence[Proposal], scores: Sequence[torch.Tensor]) -> None:
         """Make the ``k`` weights with the largest ``scores`` the subset, once and for all: a static mask."""
-        pools = [torch.arange(len(part), device=s.device) for part, s in zip(self.parts, scores, strict=True)]
-        picked = largest(torch.cat([s.reshape(-1).float() for s in scores]), self.k)
-        hats = [proposal.dense().reshape(-1) for proposal in proposals]
-        self.change = Change(self._put(hats, pools, picked), 0.0)
+        pools = [Pool.whole(part, proposal) for part, proposal in zip(self.parts, proposals, strict=True)]
+        self._keep(pools, [score.reshape(-1).float() for score in scores])
 
-    def _put(self, hats: Sequence[torch.Tensor], pools: Sequence[torch.Tensor], picked: torch.Tensor) -> int:
-        """Make ``picked``, places in the joined ``pools``, the subset, with their ``hats``; how many are new in it."""
-        entered, start = 0, 0
-        for part, hat, pool in zip(self.parts, hats, pools, strict=True):
-            mine = picked[(picked >= start) & (picked < start + len(pool))] - start
-            start += len(pool)
-            index = pool[mine]
-            entered += int(len(index) - torch.isin(index, part.index.to(index.device), assume_unique=True).sum())
-            part.put(index, hat[mine])
-        return entered
+    def _keep(self, pools: Sequence[Pool], scores: Sequence[torch.Tensor] | None = None) -> None:
+        """Make the ``k`` of ``pools`` with the largest scores (by distance, if not given) the subset; the rest of them
+        goes back to the base."""
+        joined = torch.cat(list(scores) if scores is not None else [self._scores(pool) for pool in pools])
+        mine = top(joined, self.k).split([len(pool.hats) for pool in pools])
+        self._require_finite([torch.where(own, pool.hats, 0.0) for pool, own in zip(pools, mine, strict=True)])
+        entered = sum(pool.keep(own) for pool, own in zip(pools, mine, strict=True))
+        self.change = Change(entered, self._least())
 
     def follow(self, proposals: Sequence[Proposal]) -> None:
         """Move the subset as it is, selecting nothing: a static mask."""
-        for part, proposal in zip(self.parts, proposals, strict=True):
-            part.shadow = proposal.at(part.index)
+        hats = [proposal.at(part.index) for part, proposal in zip(self.parts, proposals, strict=True)]
+        self._require_finite(hats)
+        self._move(hats)
+
+    def _move(self, hats: Sequence[torch.Tensor]) -> None:
+        for part, hat in zip(self.parts, hats, strict=True):
+            part.shadow = hat
             part.apply()
-        self.change = Change(0, 0.0)
+        self.change = Change(0, self._least())
+
+    def _least(self) -> float:
+        bases = [part.old.float() for part in self.parts]
+        scores = [self.distance(part.shadow - base, base) for part, base in zip(self.parts, bases, strict=True)]
+        return float(torch.cat(scores).min())
+
+    def _require_finite(self, values: Sequence[torch.Tensor]) -> None:
+        if not torch.isfinite(torch.cat(list(values))).all():
+            raise DivergedError(
+                f"Weights must stay finite, but a step would make some of `{self.name}` infinite or not a number. Use "
+                "a lower learning rate, or fp32."
+            )
 
 
 def budget(size: int, density: float, least: int = 1) -> int:

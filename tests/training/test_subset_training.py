@@ -1,0 +1,230 @@
+"""A subset in the loop: micro-batches, clipping, two processes, a stop and what lies on disk, the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import torch
+from safetensors.torch import load_file
+from subset_run import held
+
+from foretune.errors import Interrupted
+from foretune.records import ModelRef, Part, RunConfig
+from foretune.store.folder import read_run
+from foretune.tasks import Task
+from foretune.testing import toys
+from foretune.training.loop import optimizer_step
+from foretune.training.optimizer import make_optimizer
+from foretune.training.prepare import Prepared, prepare, trainable
+from foretune.training.progress import Progress
+from foretune.training.run import train
+from foretune.tuners.subset import silo as silos
+from foretune.tuners.subset.model import subset_of
+from foretune.tuners.subset.rules import RULES
+
+Config = Callable[..., RunConfig]
+Tasks = Callable[..., Task]
+ROWS = (np.arange(8), np.arange(8, 19), np.arange(4, 13))
+
+
+def moving(**options: object) -> Part:
+    return Part("dynamic-subset", {"density": 0.05, **options})
+
+
+@pytest.fixture
+def spread(config: Config, tmp_path: Path) -> Config:
+    """``config`` on a toy to which texts look different."""
+    made = toys.checkpoint(tmp_path / "spread", "bert", initializer_range=0.2)
+    return lambda **options: replace(config(**options), model=ModelRef(str(made), pooling="mean"))
+
+
+def stepped(run: Prepared) -> Prepared:
+    """The run after one step on each of ``ROWS``."""
+    optimizer = make_optimizer(run)
+    for step, rows in enumerate(ROWS):
+        optimizer_step(run, optimizer, rows, step)
+    return run
+
+
+@pytest.mark.parametrize("clip", [None, 0.05], ids=["unclipped", "clipped"])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_check_11_micro_batches_choose_what_the_whole_batch_chooses(
+    rule: str, clip: float | None, spread: Config, task: Tasks
+) -> None:
+    distance = "rel" if rule == "adamw" else "abs"  # AdamW's first step is as long everywhere: rounding would choose
+    tuner = moving(optimizer=rule, silo="layer", distance=distance)
+    one, parts = (
+        stepped(prepare(spread(tuner=tuner, micro_batch=size, clip=clip, lr=1e-2), task())) for size in (None, 3)
+    )
+    for mine, expected in zip(subset_of(parts.engine.bare).parts, subset_of(one.engine.bare).parts, strict=True):
+        assert torch.equal(mine.index, expected.index), mine.name
+    for name, weight in trainable(parts.engine.bare).items():
+        torch.testing.assert_close(weight, trainable(one.engine.bare)[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [None, 0.05], ids=["unclipped", "clipped"])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_check_11_clipping_feeds_the_rule_with_clipped_gradients(
+    rule: str, clip: float | None, spread: Config, task: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(spread(tuner=moving(optimizer=rule), clip=None, lr=1e-2), task())
+    dense = {name: p.detach().clone() for name, p in trainable(run.engine.bare).items()}
+    base, states = {name: tensor.clone() for name, tensor in dense.items()}, {name: {} for name in dense}
+    budgets = {silo.parts[0].name: silo.k for silo in subset_of(run.engine.bare).silos}
+    optimizer, norms = make_optimizer(run), []
+    own_step = optimizer.step
+
+    def step() -> None:
+        """The reference moves by clipped gradients of its own; the run has its clipped where it always is."""
+        parameters = trainable(run.engine.bare)
+        grads = {name: p.grad.clone() for name, p in parameters.items()}
+        norms.append(float(torch.stack([grad.norm() for grad in grads.values()]).norm()))
+        scale = 1.0 if clip is None else min(1.0, clip / (norms[-1] + 1e-6))
+        for name, k in budgets.items():
+            rate = optimizer.param_groups[0]["lr"]
+            hat = RULES[rule]().propose(silos.Part(name, dense[name]), grads[name] * scale, states[name], rate).dense()
+            order = (hat - base[name]).abs().flatten().sort(descending=True, stable=True).indices[:k]
+            keep = torch.zeros(hat.numel(), dtype=torch.bool)
+            keep[order] = True
+            dense[name] = torch.where(keep.view_as(hat), hat, base[name])
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters.values(), clip)
+        own_step()
+
+    monkeypatch.setattr(optimizer, "step", step)
+    for number, rows in enumerate(ROWS):
+        optimizer_step(run, optimizer, rows, number)
+        for name in budgets:
+            found = run.engine.bare.get_parameter(name).detach()
+            assert torch.equal(found != base[name], dense[name] != base[name]), name
+            torch.testing.assert_close(found, dense[name], rtol=1e-5, atol=1e-7)
+    assert clip is None or min(norms) > clip
+
+
+def test_check_12_two_processes_hold_what_one_holds_after_every_step(spread: Config, tmp_path: Path) -> None:
+    rows = toys.rows("classification")
+    table = pa.table({key: [row[key] for row in rows] for key in ("text", "label")})
+    pyarrow.csv.write_csv(table, tmp_path / "train.csv")
+    task = Task.from_csv(tmp_path / "train.csv")
+    asked = replace(spread(tuner=moving(silo="layer"), micro_batch=3, clip=0.2, lr=1e-2), task=task.ref)
+    one = held(asked, task)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).with_name("subset_run.py")
+    done = subprocess.run(
+        [sys.executable, str(script), json.dumps(asked.to_json()), str(port), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
+    assert first == second
+    assert first["places"] == one["places"]
+    assert len(set(one["places"])) > 1
+    assert len(set(one["values"])) == len(one["values"])
+
+
+class Signals(Progress):
+    """Sends SIGTERM to this very process at one step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def step(self, step: int, loss: float, seconds_left: float) -> None:
+        if step == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+FISHER = Part("static-subset", {"density": 0.05, "mask": "fisher", "warmup": 3})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "tuner"),
+    [
+        ("classification", "bert", FISHER),
+        ("generation", "llama", moving(optimizer="sgd")),
+        ("generation", "llama", moving(optimizer="adamw", more=["embeddings"])),
+    ],
+    ids=["warm-up", "stateless", "moments"],
+)
+def test_check_08_a_stop_and_a_way_on_give_the_bits_of_one_go(
+    kind: str, name: str, tuner: Part, config: Config, task: Tasks, tmp_path: Path
+) -> None:
+    asked = config(kind, name, tuner=tuner, steps=6, evaluations=2)
+    with pytest.raises(Interrupted, match="step 2 of 6"):
+        train(asked, task=task(kind), folder=tmp_path / "run", progress=Signals(2), floors=False)
+    resumed = train(asked, task=task(kind), folder=tmp_path / "run", floors=False)
+    whole = train(asked, task=task(kind), folder=tmp_path / "whole", floors=False)
+    ours, theirs = ([(p.metric, p.step, p.value) for p in record.curve.points] for record in (resumed, whole))
+    assert ours == theirs
+    files = ("adapter_model.safetensors", "adapter_config.json")
+    for file in files:
+        assert (tmp_path / "run" / "adapter" / file).read_bytes() == (
+            tmp_path / "whole" / "adapter" / file
+        ).read_bytes()
+
+
+def test_the_checkpoint_of_an_unfinished_run_has_no_dense_copy_of_a_tensor(
+    config: Config, task: Tasks, tmp_path: Path
+) -> None:
+    asked = config(tuner=moving(), steps=6, evaluations=6)
+    with pytest.raises(Interrupted):
+        train(asked, task=task(), folder=tmp_path, progress=Signals(3), floors=False)
+    run = prepare(asked, task())
+    subset = subset_of(run.engine.bare)
+    head = sum(tensor.numel() for tensor in subset.head_base.values())
+    (folder,) = (tmp_path / "checkpoint").glob("step-*")
+    for file in ("weights", "best"):
+        held_there = load_file(folder / f"{file}.safetensors")
+        assert sum(tensor.numel() for tensor in held_there.values()) == 2 * subset.size + head
+    moments = load_file(folder / "moments.safetensors")
+    for part in subset.parts:
+        own = [tensor.numel() for key, tensor in moments.items() if key.startswith(f"{part.name}.")]
+        assert 0 < sum(own) <= sum(part.parameter.shape) + 1
+
+
+def test_the_record_counts_the_subset_and_its_curve_shows_it_settle(
+    config: Config, task: Tasks, tmp_path: Path
+) -> None:
+    asked = config(tuner=moving(), steps=12, evaluations=6)
+    record = train(asked, task=task(), folder=tmp_path / "run", floors=False)
+    subset = subset_of(prepare(asked, task()).engine.bare)
+    head = sum(tensor.numel() for tensor in subset.head_base.values())
+    assert record.cost.trainable_parameters == subset.size + head
+    assert subset.size == sum(max(1, int(0.05 * len(part))) for part in subset.parts)
+    files = ("adapter_model.safetensors", "adapter_config.json")
+    weights, settings = ((tmp_path / "run" / "adapter" / file).stat().st_size for file in files)
+    assert record.cost.adapter_bytes == weights + settings
+    assert weights < 12 * subset.size + 4 * head + 512 * len(subset.parts)
+    curve = read_run(tmp_path / "run").curve
+    steps, churn = curve.of("train", "churn")
+    assert steps == [2, 4, 6, 8, 10, 12]
+    assert all(0 <= value <= 1 for value in churn)
+    assert churn[-1] < churn[0]
+    assert min(curve.of("train", "least_displacement")[1]) > 0
+
+
+def test_bf16_products_choose_in_fp32_weights_and_the_rest_stays_the_base(config: Config, task: Tasks) -> None:
+    run = prepare(config(tuner=moving(), precision="bf16"), task())
+    base = {name: p.detach().clone() for name, p in trainable(run.engine.bare).items()}
+    with run.engine.training():
+        stepped(run)
+    for part in subset_of(run.engine.bare).parts:
+        assert part.parameter.dtype == torch.float32
+        away = (part.weight != base[part.name].flatten()).nonzero().flatten()
+        assert torch.equal(away, part.index)
