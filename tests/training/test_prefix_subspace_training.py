@@ -136,6 +136,19 @@ def test_the_pooled_metric_stops_early(config: Config, task: Tasks) -> None:
     assert record.chosen_step == best + 1
 
 
+def test_an_ensemble_may_average_logits(spread: Config, task: Tasks, tmp_path: Path) -> None:
+    tuner = simplex(predict="ensemble", predict_samples=4, predict_average="logits")
+    train(spread("classification", tuner=tuner, steps=4), task=task(), folder=tmp_path / "run", floors=False)
+    recorded = pq.read_table(tmp_path / "run" / "predictions.parquet")
+    rows = recorded.filter(np.array(recorded["split"]) == "test")
+    predictor = Predictor.load(tmp_path / "run")
+    engine, encoded = predictor.engine, predictor._encoded(rows)
+    members, _ = engine.member_outputs(encoded, engine.tuner.ensemble(engine.bare, len(rows), 4), labelled=False)
+    wanted = softmax(members.mean(0), predictor.recipe["temperature"])
+    np.testing.assert_allclose(np.array(rows["probabilities"].to_pylist()), wanted, atol=1e-6)
+    assert np.abs(wanted - softmax(engine.objective.pool(members), predictor.recipe["temperature"])).max() > 1e-7
+
+
 @pytest.mark.parametrize("kind", ["classification", "regression", "choice"])
 def test_an_ensemble_answers_with_the_mean_of_its_members(
     kind: str, spread: Config, task: Tasks, tmp_path: Path

@@ -165,8 +165,11 @@ class Objective(ABC):
         """The outputs of one batch with as many columns as any batch of the split ``encoded`` has."""
         return outputs
 
-    def pool(self, outputs: np.ndarray) -> np.ndarray:
+    def pool(self, outputs: np.ndarray, average: str = "probabilities") -> np.ndarray:
         """The raw outputs ``(members, n, ...)`` of several models as those of one, ``(n, ...)``.
+
+        Args:
+            average: ``probabilities`` or ``logits``; a number has but one mean.
 
         Raises:
             UsageError: texts have no mean.
@@ -216,10 +219,13 @@ class LogitObjective(Objective):
     def predict(self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0) -> torch.Tensor:
         return self.arrange(pooled_logits(model, batch, virtual_tokens), batch)
 
-    def pool(self, outputs: np.ndarray) -> np.ndarray:
-        """Logarithms of the mean probabilities: a mean of logits would let one sure member outvote the rest."""
+    def pool(self, outputs: np.ndarray, average: str = "probabilities") -> np.ndarray:
+        """Logarithms of the mean probabilities, or the mean logits, in which one sure member can outvote the rest."""
         from scipy.special import log_softmax, logsumexp
 
+        if average == "logits":
+            mean: np.ndarray = outputs.mean(0)
+            return mean
         return logsumexp(log_softmax(outputs.astype(np.float64), axis=-1), axis=0) - np.log(len(outputs))
 
     def evaluate(

@@ -47,7 +47,7 @@ class Regression(LogitObjective):
         wanted = (batch["targets"] - self.center) / self.scale
         return (arranged.squeeze(-1) - wanted.float()).square().sum()
 
-    def pool(self, outputs: np.ndarray) -> np.ndarray:
+    def pool(self, outputs: np.ndarray, average: str = "probabilities") -> np.ndarray:
         return outputs.mean(0)
 
     def decode(self, outputs: np.ndarray, checkpoint: Checkpoint) -> np.ndarray:

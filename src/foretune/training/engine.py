@@ -132,7 +132,7 @@ class Engine:
         count = self.tuner.answering_members(self.bare)
         ensemble = self.tuner.ensemble(self.bare, len(encoded), count) if count > 1 else None
         outputs, _ = self.member_outputs(encoded, ensemble, labelled=False)
-        return self.objective.pool(outputs) if ensemble else outputs[0]
+        return self.objective.pool(outputs, self.tuner.averaging) if ensemble else outputs[0]
 
     def _evaluate(self, batch: dict[str, torch.Tensor], labelled: bool) -> tuple[torch.Tensor, torch.Tensor]:
         import torch

@@ -73,8 +73,8 @@ class Predictor:
     def spread(self, table: pa.Table, members: int) -> pa.Table:
         """What ``members`` of the method's models answer together, and how far they are apart.
 
-        The answer is that of their mean probability (or value). Equal tables get equal answers: a row's members hang on
-        its place in the table and the run's own seed.
+        The answer is that of their mean probability (or logit, as the run says; or value). Equal tables get equal
+        answers: a row's members hang on its place in the table and the run's own seed.
 
         Returns:
             the columns of ``__call__``, and ``members``, ``spread``: the standard deviation over members of the
@@ -87,7 +87,7 @@ class Predictor:
         require_members(self.recipe, members)
         outputs = self.engine.members(self._encoded(table), members)
         each = np.stack([self._guess(member) for member in outputs])
-        pooled = self._guess(self.engine.objective.pool(outputs))
+        pooled = self._guess(self.engine.objective.pool(outputs, self.engine.tuner.averaging))
         found = prediction_rows("new", table, tuple(self.recipe["labels"]), pooled, self.recipe["kind"])
         spread, agreement = apart(each, pooled)
         more = {"members": pa.array([members] * len(table)), "spread": pa.array(spread), "agreement": agreement}

@@ -182,6 +182,11 @@ class Tuner(ABC):
         """How many members answer in the end; 1: the exported model does."""
         return 1
 
+    @property
+    def averaging(self) -> str:
+        """What of several members' answers is averaged: ``probabilities`` or ``logits``."""
+        return "probabilities"
+
     def collapse(self, model: nn.Module, point: str) -> nn.Module:
         """The one of several models that ``point`` names; the work is done in place.
 

@@ -139,6 +139,7 @@ class PrefixSubspace(PrefixTuner):
         dev_seed: of their weights, which are the same at every evaluation.
         predict: ``midpoint`` or ``ensemble``: who answers in the end.
         predict_samples: members of the ensemble.
+        predict_average: of their ``probabilities`` or of their ``logits``.
     """
 
     length: int = 10
@@ -162,6 +163,7 @@ class PrefixSubspace(PrefixTuner):
     dev_seed: int = 0
     predict: Literal["midpoint", "ensemble"] = "midpoint"
     predict_samples: int = 10
+    predict_average: Literal["probabilities", "logits"] = "probabilities"
 
     name: ClassVar[str] = "prefix-subspace"
     space: ClassVar[Space] = Space(
@@ -189,8 +191,10 @@ class PrefixSubspace(PrefixTuner):
                 raise UsageError(f"`{rule}` must hold, but got {name}={vars(self)[name]!r}.")
 
     def settings(self) -> dict[str, Any]:
-        own = ("length", "weight_decay_vertices", "dev_samples", "dev_seed", "predict", "predict_samples")
-        return {name: value for name, value in asdict(self).items() if name not in own}
+        own = ("length", "weight_decay_vertices", "dev_samples", "dev_seed")
+        return {
+            name: value for name, value in asdict(self).items() if name not in own and not name.startswith("predict")
+        }
 
     def decay(self, name: str, rate: float) -> float:
         """Of the vertices ``weight_decay_vertices``, of the head the schedule's, but for its biases as ever."""
@@ -222,6 +226,10 @@ class PrefixSubspace(PrefixTuner):
     def collapse(self, model: nn.Module, point: str) -> PrefixModel:
         """See ``Tuner.collapse``: ``midpoint``, or ``vertex:0`` and so on."""
         return as_prefix(model).collapse(point)
+
+    @property
+    def averaging(self) -> str:
+        return self.predict_average
 
     def answering_members(self, model: nn.Module) -> int:
         return self.predict_samples if self.predict == "ensemble" else 1
