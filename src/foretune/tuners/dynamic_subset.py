@@ -221,6 +221,10 @@ class StaticSubset(SubsetTuner):
         super().__post_init__()
         if self.warmup < 1:
             raise UsageError(f"`warmup >= 1` must hold, but got warmup={self.warmup}.")
+        if self.warmup > 1 and self.mask not in ("gradient", "fisher"):
+            raise UsageError(
+                f"A mask by {self.mask} looks at no gradients, but got warmup={self.warmup}. Leave it out."
+            )
 
     def movement(self) -> Movement:
         from foretune.tuners.subset.movement import Static

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from foretune.errors import DivergedError, UsageError
 from foretune.tuners.subset.rules import RULES, Adafactor, AdamW, Rule, Whole
-from foretune.tuners.subset.select import threshold, top
 from foretune.tuners.subset.silo import DISTANCES, Part, Silo, budget
+from foretune.tuners.subset.topk import threshold, top
 
 finite = st.floats(0, 2.0**100, width=32)
 

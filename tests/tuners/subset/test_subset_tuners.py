@@ -229,3 +229,8 @@ def test_transformers_trainer_trains_a_subset(tmp_path: Path):
         away = (part.weight != base[part.name].flatten()).sum()
         assert 0 < away <= len(part.index) == max(1, int(0.02 * len(part)))
     assert not torch.equal(model.classifier.weight, base["classifier.weight"])
+
+
+def test_a_warmup_for_a_mask_that_reads_no_gradients_is_refused():
+    with pytest.raises(UsageError, match=r"random looks at no gradients, but got warmup=3"):
+        StaticSubset(mask="random", warmup=3)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import torch
 
 from foretune.errors import DivergedError, UsageError
 from foretune.tuners.subset.rules import Proposal
-from foretune.tuners.subset.select import top
+from foretune.tuners.subset.topk import top
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(displacement, base) -> scores, elementwise, none negative; what lies at the base must score 0."""
@@ -282,7 +283,9 @@ class Silo:
 def budget(size: int, density: float, least: int = 1) -> int:
     """Weights of ``size`` that may be away: the share ``density``, rounded down, at least ``least``.
 
-    >>> budget(1000, 0.0019), budget(100, 0.001), budget(100, 1.0)
-    (1, 1, 100)
+    The share is taken as it is written: 0.29 of 100 is 29, though the binary product lies below it.
+
+    >>> budget(1000, 0.0019), budget(100, 0.001), budget(100, 0.29), budget(100, 1.0)
+    (1, 1, 29, 100)
     """
-    return min(size, max(least, int(density * size)))
+    return min(size, max(least, int(Decimal(str(density)) * size)))
