@@ -13,6 +13,9 @@ from typing import Any
 from run import RESULTS, chosen_rates, lines, protocol
 from scipy import stats
 
+FEW = 5
+"""Seeds below which a table says nothing in words: an interval from two seeds can be as narrow as chance wants."""
+
 
 def table(plan: dict[str, Any], rows: list[dict[str, Any]]) -> dict[tuple[str, int, int], dict[str, float]]:
     """(arm, K, seed) -> task -> test score."""
@@ -45,9 +48,12 @@ def difference(plan: dict[str, Any], found: Any, better: str, than: str, k: int)
     half = stats.t.ppf(0.975, n - 1) * statistics.stdev(per_seed) / n**0.5
     low, high = mean - half, mean + half
     margin = plan["margin"]
-    said = (
-        "none within the margin" if -margin < low and high < margin else "not known" if low <= 0 <= high else "differs"
-    )
+    if n < FEW:
+        said = f"fewer than {FEW} seeds: nothing"
+    elif -margin < low and high < margin:
+        said = "none within the margin"
+    else:
+        said = "not known" if low <= 0 <= high else "differs"
     interval = f"[{low:+.4f}, {high:+.4f}], p {sign_flip(per_seed):.3f}"
     return f"| {better} - {than} | {k} | {n} | {mean:+.4f} | {interval} | {said} |"
 
