@@ -14,7 +14,7 @@ PATCHED = ("full", "head", "bitfit")
 """Tuners that change the model's own parameters: saved as ``patch.safetensors``, for peft has no format for them."""
 
 SPARSE = ("dynamic-subset", "static-subset")
-"""Tuners that move a few of the model's own weights: saved as places and values, for peft has no format for that."""
+"""Tuners that move a few of the model's own weights: saved as places and values, which peft does not read."""
 
 INPUTS = {
     "classification": '"a text"',
