@@ -13,15 +13,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foretune.comparison import Protocol, compare
     from foretune.errors import ForetuneError
     from foretune.pipeline import Result, load, recommend, tune
     from foretune.records import Plan, RunConfig, RunRecord, Seeds
     from foretune.tasks import Task
     from foretune.tuners import TUNERS, get_peft_model
     from foretune.tuners.dynamic_subset import DynamicSubsetConfig
+    from foretune.tuners.prefix.callback import StochasticDevCallback
     from foretune.tuners.prefix.config import PrefixSubspaceConfig
     from foretune.tuners.prefix.model import PrefixModel
     from foretune.tuners.subset.model import dst_optimizer
+    from foretune.tuners.subset.peft_model import SubsetModel
 
 __version__ = "0.1.0"
 
@@ -32,12 +35,16 @@ __all__ = [
     "Plan",
     "PrefixModel",
     "PrefixSubspaceConfig",
+    "Protocol",
     "Result",
     "RunConfig",
     "RunRecord",
     "Seeds",
+    "StochasticDevCallback",
+    "SubsetModel",
     "Task",
     "__version__",
+    "compare",
     "dst_optimizer",
     "get_peft_model",
     "load",
@@ -51,12 +58,16 @@ _HOMES = {
     "Plan": "foretune.records",
     "PrefixModel": "foretune.tuners.prefix.model",
     "PrefixSubspaceConfig": "foretune.tuners.prefix.config",
+    "Protocol": "foretune.comparison",
     "Result": "foretune.pipeline",
     "RunConfig": "foretune.records",
     "RunRecord": "foretune.records",
     "Seeds": "foretune.records",
+    "StochasticDevCallback": "foretune.tuners.prefix.callback",
+    "SubsetModel": "foretune.tuners.subset.peft_model",
     "TUNERS": "foretune.tuners",
     "Task": "foretune.tasks",
+    "compare": "foretune.comparison",
     "dst_optimizer": "foretune.tuners.subset.model",
     "get_peft_model": "foretune.tuners",
     "load": "foretune.pipeline",

@@ -35,7 +35,7 @@ def place(tmp_path_factory) -> Path:
     ],
 )
 def test_a_run_learns_a_small_delta_and_predicts(kind, model, options, words, place, run_in):
-    asked = [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
+    asked = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     done = run_in(place, "tune", f"{kind}.csv", "--model", model, *SUBSET, *asked, *words, "--out", f"run-{model}")
     assert (done.returncode, done.stderr) == (0, "")
     record = json.loads(done.stdout)["record"]

@@ -51,13 +51,6 @@ def test_bad_counts_are_named():
         intervals.wilson(3, 2)
 
 
-def test_over_seeds_is_students_t():
-    scores = [63.77, 58.69, 54.29, 66.21, 63.48]
-    expected = scipy.stats.t.interval(0.95, 4, np.mean(scores), scipy.stats.sem(scores))
-    assert intervals.over_seeds(scores) == pytest.approx(expected)
-    assert all(math.isnan(bound) for bound in intervals.over_seeds([0.5]))
-
-
 def test_the_bootstrap_of_a_mean_is_close_to_the_normal_interval():
     values = np.random.default_rng(0).normal(size=400)
     half = 1.96 * values.std() / 20

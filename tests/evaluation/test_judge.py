@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from foretune.errors import UsageError
 from foretune.evaluation import METRICS, judge, metrics, wilson
-from foretune.records import KINDS
+from foretune.records import KINDS, UNLABELLED
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 60)
@@ -141,8 +141,20 @@ def test_directions_are_known_to_other_rooms():
         "brier",
         "rmse",
         "mae",
+        "loss",
+        "perplexity",
     }
-    assert {kind for entry in METRICS.values() for kind in entry.kinds} == set(KINDS)
+    assert {kind for entry in METRICS.values() for kind in entry.kinds} == {*KINDS, UNLABELLED}
+
+
+def test_a_language_model_is_judged_per_token_and_not_per_text():
+    found = judge(UNLABELLED, [1, 3], [4.0, 2.0], metric="loss")
+    assert found.scores == {"loss": 1.5, "perplexity": pytest.approx(np.exp(1.5))}
+    assert found.intervals["loss"][0] < 1.5 < found.intervals["loss"][1]
+    broken = judge(UNLABELLED, [1, 3], [np.nan, 2.0], metric="loss")
+    assert np.isnan(broken.scores["loss"])
+    assert broken.flags
+    assert np.isfinite(judge(UNLABELLED, [1], [1e4], metric="loss").scores["perplexity"])
 
 
 @pytest.mark.parametrize(

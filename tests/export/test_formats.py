@@ -37,7 +37,7 @@ GIVEN = {
     "eos": ("peft", "merged"),
     "chat": ("peft", "merged"),
     "t5": ("peft", "merged"),
-    "subset": ("supertuning", "shira", "merged", "onnx"),
+    "subset": ("supertuning", "shira", "lora", "merged", "onnx"),
     "static": ("supertuning", "shira", "merged"),
 }
 EVERY = [(name, form) for name, forms in GIVEN.items() for form in forms]
@@ -55,6 +55,7 @@ REFUSED = [
     ("norms", "peft", ModelError, "Use `--to merged`"),
     ("norms", "supertuning", ModelError, "`bert.*LayerNorm.*--to merged"),
     ("norms", "shira", ModelError, "`bert.*LayerNorm.*--to merged"),
+    ("norms", "lora", ModelError, "`bert.*LayerNorm.*`full`"),
     ("mean", "supertuning", ModelError, "`lora` learns none.*--to peft"),
     ("cls", "shira", ModelError, "`full` learns none.*--to merged"),
     ("mean", "decision", UsageError, "no verbaliser"),

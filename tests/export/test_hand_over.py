@@ -113,7 +113,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(runs: Runs, tmp_path: 
 
 
 def test_an_unknown_format_is_named_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"Did you mean `merged`\? Known: decision, merged, onnx, peft"):
+    with pytest.raises(UsageError, match=r"Did you mean `merged`\? Known: decision, lora, merged, onnx, peft"):
         export(tmp_path, "merge")
 
 

@@ -36,6 +36,7 @@ CHANGED = {
     "tuner": "full",
     "option": {"rank": 2},
     "objective": "regression",
+    "objective_option": {"label_smoothing": 0.1},
     "lr": 0.1,
     "head_lr": 0.1,
     "epochs": 2.0,
@@ -52,6 +53,10 @@ CHANGED = {
     "max_length": 9,
     "pooling": "mean",
     "trust_remote_code": True,
+    "pretrain": "DATA",
+    "pretrain_steps": 3,
+    "pretrain_lr": 0.1,
+    "pretrain_seed": 2,
     "budget": "1s",
 }
 """Another value of every field but ``data_dir``; the word DATA stands for the data file."""

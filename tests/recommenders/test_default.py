@@ -15,6 +15,8 @@ from foretune.records import KINDS, Part, Plan, TaskCard
 from foretune.testing.store_contract import toy_record
 from foretune.tuners import TUNERS, make
 
+TRAINING = [name for name, tuner in TUNERS.items() if tuner.lr]
+
 
 def situation(rows=96, kind="classification", **changes):
     known = {
@@ -32,7 +34,7 @@ def situation(rows=96, kind="classification", **changes):
     )
 
 
-@pytest.mark.parametrize("tuner", [None, *TUNERS])
+@pytest.mark.parametrize("tuner", [None, *TRAINING])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_tuner_family_and_kind_has_a_plan_that_can_be_built(tuner, family, kind):
@@ -43,6 +45,16 @@ def test_every_tuner_family_and_kind_has_a_plan_that_can_be_built(tuner, family,
     assert options in type(built).space
     assert (best.schedule.head_lr is None) == (kind == "generation" or tuner == "head")
     assert best.objective.name == for_kind(kind)
+
+
+def test_what_trains_nothing_gets_no_steps_and_no_rate():
+    made = plan(situation(tuner="frozen", budget_seconds=10.0))
+    assert (made.best.schedule.steps, made.best.schedule.lr, made.best.seconds) == (0, 0.0, None)
+    assert "trains nothing" in " ".join(made.evidence)
+
+
+def test_no_rate_is_planned_for_a_head_that_is_not_fresh():
+    assert plan(situation(fresh_head=False)).best.schedule.head_lr is None
 
 
 def test_an_encoder_gets_the_lora_of_the_paper():
@@ -74,7 +86,7 @@ def test_steps_are_epochs_between_two_bounds(rows, steps):
 @given(
     rows=st.integers(1, 10**6),
     family=st.sampled_from(FAMILIES),
-    tuner=st.sampled_from([None, *TUNERS]),
+    tuner=st.sampled_from([None, *TRAINING]),
     budget=st.floats(0.1, 1e5),
     each=st.floats(1e-4, 1e3),
 )
@@ -120,7 +132,7 @@ def test_nothing_is_foretold_without_ground():
     assert (best.score, best.interval, best.bytes) == (None, None, None)
 
 
-@pytest.mark.parametrize("tuner", [None, *TUNERS])
+@pytest.mark.parametrize("tuner", [None, *TRAINING])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_evidence_names_every_number_of_the_plan(tuner, family):
     made = plan(situation(family=family, tuner=tuner))

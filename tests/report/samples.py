@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from foretune.records import (
     Cost,
+    Displacement,
     Evaluation,
     Gap,
     Landscape,
@@ -24,6 +25,7 @@ from foretune.records import (
     RunRecord,
     Schedule,
     Seeds,
+    Spread,
     TaskCard,
     TaskRef,
 )
@@ -235,6 +237,66 @@ def simplex(n: int = 3, metric: str = "accuracy") -> Sample:
         metric=metric,
         curve=record.curve.add(*points),
         landscape=Landscape(metric, "dev", places, 10, 0.035),
+    )
+    return replace(made, record=record, plan=None)
+
+
+KINDS = {
+    "attention.self.query": 384 * 384,
+    "attention.self.key": 384 * 384,
+    "attention.self.value": 384 * 384,
+    "attention.output.dense": 384 * 384,
+    "intermediate.dense": 384 * 1536,
+    "output.dense": 384 * 1536,
+}
+
+
+def displaced(
+    layers: int = 12, shared: bool = False, stacks: tuple[str, ...] = ("bert.encoder.layer",)
+) -> Displacement:
+    """A subset of a small encoder that gathers in the upper layers where the matrices share a budget."""
+    rng = np.random.default_rng(5)
+    weights = np.tile(list(KINDS.values()), (layers * len(stacks), 1))
+    density = np.full(weights.shape, 0.001)
+    if shared:
+        density *= rng.uniform(0.2, 1.0, weights.shape) * np.linspace(0.3, 2.5, len(weights))[:, None]
+    chosen = (weights * density).astype(int)
+    moved = chosen * rng.uniform(2e-4, 1.1e-3, weights.shape)
+    bell = np.exp(-(((np.arange(17) - 9) / 3.2) ** 2))
+    counts = np.floor(bell / bell.sum() * chosen.sum()).astype(int)
+    counts[9] += chosen.sum() - counts.sum()
+    lost = np.floor(counts * np.linspace(0.9, 0, 17) ** 2).astype(int)
+    return Displacement(
+        layers=tuple(f"{stack}.{i}" for stack in stacks for i in range(layers)),
+        kinds=tuple(KINDS),
+        weights=tuple(map(tuple, weights.tolist())),
+        chosen=tuple(map(tuple, chosen.tolist())),
+        moved=tuple(map(tuple, moved.tolist())),
+        tensors=weights.size,
+        silos=1 if shared else weights.size,
+        first_bin=-22,
+        counts=tuple(counts.tolist()),
+        lost=tuple(lost.tolist()),
+        rows=Spread(46_080, 512, 8_730),
+        columns=Spread(41_472, 2_210, 8_100),
+    )
+
+
+def subset(shared: bool = False, lazy: bool = False) -> Sample:
+    """A moving subset that settles; ``lazy``: all weights competed in some steps only, and silos were certified."""
+    made = banking()
+    points = []
+    for i, step in enumerate(range(24, 241, 24)):
+        points.append(Point(step, "train", "churn", 0.31 * float(np.exp(-1.4 * i))))
+        points.append(Point(step, "train", "least_displacement", 2e-4 * (i + 1) ** 0.5))
+        if lazy:
+            points.append(Point(step, "train", "dense", min(1.0, 2 / (i + 1))))
+            points.append(Point(step, "train", "certified", min(1.0, 0.14 * i)))
+    record = replace(
+        made.record,
+        config=replace(made.record.config, tuner=Part("dynamic-subset", {"density": 0.001})),
+        curve=made.record.curve.add(*points),
+        displacement=displaced(shared=shared),
     )
     return replace(made, record=record, plan=None)
 

@@ -59,6 +59,7 @@ SAMPLES = {
     "generation": samples.generation,
     "simplex": samples.simplex,
     "simplex of six": lambda: samples.simplex(6),
+    "subset": lambda: samples.subset(shared=True, lazy=True),
     "hostile": lambda: samples.hostile("<script>document.title='owned'</script>" + "L" * 9000, "אבג\n" + "W" * 500),
 }
 

@@ -29,6 +29,7 @@ ALL = (
     samples.regression,
     samples.generation,
     samples.simplex,
+    samples.subset,
 )
 VOID = {"meta", "link", "br", "wbr", "img", "input", "hr", "path", "circle", "rect", "line"}
 FETCHING = {"src", "srcset", "data", "poster", "action", "formaction", "background", "xlink:href", "ping", "manifest"}

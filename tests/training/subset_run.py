@@ -1,7 +1,7 @@
 """Some steps of a moving subset, and a hash of what it holds after each, by several processes or by a test.
 
-Not a test: ``subset_run.py CONFIG PORT FOLDER`` forks two processes, so that what loads slowly is loaded once; each
-writes its hashes into ``FOLDER/<rank>.json``.
+Not a test: ``subset_run.py WORLD CONFIG PORT FOLDER`` forks as many processes, so that what loads slowly is loaded
+once; each writes its hashes into ``FOLDER/<rank>.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from foretune.training.prepare import prepare
 from foretune.tuners.subset.model import subset_of
 
 ROWS = (np.arange(9), np.arange(9, 16), np.arange(16, 27), np.arange(3, 10), np.arange(11, 20))
-"""The examples of each step: odd numbers, so that two processes get unequal shares."""
+"""The examples of each step: odd numbers, so that processes get unequal shares."""
 
 
 def held(config: RunConfig, task: Task | None = None) -> dict[str, list[str]]:
@@ -38,16 +38,17 @@ def held(config: RunConfig, task: Task | None = None) -> dict[str, list[str]]:
     return hashes
 
 
-def main(config: str, port: str, folder: str) -> None:
+def main(world: str, config: str, port: str, folder: str) -> None:
     torch.set_num_threads(1)
     children = []
-    for rank in range(2):
+    for rank in range(int(world)):
         child = os.fork()
         if not child:
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
+            place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             os.environ |= {name: str(value) for name, value in place.items()}
             found = held(RunConfig.from_json(json.loads(config)))
-            assert torch.distributed.get_world_size() == 2
+            assert torch.distributed.get_world_size() == int(world)
             (Path(folder) / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
             torch.distributed.destroy_process_group()
             os._exit(0)

@@ -173,6 +173,18 @@ def test_the_numbers_are_the_angles_and_distances_of_the_vertices(planted: Prepa
     assert dict(told) == pytest.approx(dict(zip(NUMBERS, expected, strict=True)), rel=1e-4, abs=1e-6)
 
 
+def test_a_diversity_term_is_told_beside_them_and_is_not_in_the_training_loss(config: Config, task: Tasks) -> None:
+    options = {**SUBSPACE.options, "beta": 2.0}
+    record = train(config(tuner=Part("prefix-subspace", options), steps=1, evaluations=1), task=task(), floors=False)
+    plain = train(config(tuner=SUBSPACE, steps=1, evaluations=1), task=task(), floors=False)
+    assert record.curve.of("train", "loss") == plain.curve.of("train", "loss")
+    assert plain.curve.of("train", "diversity_term") == ([], [])
+    vertices = as_prefix(prepare(config(tuner=SUBSPACE), task()).engine.bare).vertices.detach().flatten(1)
+    cosines = torch.corrcoef(torch.cat([vertices, -vertices], 1))  # of centred doubles: plain cosines
+    squares = [float(cosines[i, j]) ** 2 for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert record.curve.of("train", "diversity_term")[1][0] == pytest.approx(2 * np.mean(squares), rel=1e-3)
+
+
 class Stop(Progress):
     """Sends SIGTERM to this very process at one step."""
 

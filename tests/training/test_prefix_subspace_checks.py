@@ -25,6 +25,7 @@ import torch
 from members_run import observed
 from safetensors.torch import load_file
 
+from foretune.errors import UsageError
 from foretune.evaluation import judge
 from foretune.records import ModelRef, Part, RunConfig
 from foretune.tasks import Task
@@ -94,6 +95,18 @@ def test_check_21_a_correlation_pooled_is_not_the_mean_of_correlations(make: Mak
     scored = score_dev(make("regression"))
     assert scored["spearman"] != pytest.approx(scored["spearman_member_mean"], abs=1e-4)
     assert scored["spearman_monte_carlo_error"] > 0
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_check_21_who_chooses_the_mean_is_given_the_mean_and_the_pooled_metric_beside_it(kind: str, make: Make) -> None:
+    pooled, mean = (score_dev(make(kind, dev_pool=pool)) for pool in ("pooled", "mean"))
+    metric = next(iter(pooled))
+    assert next(iter(mean)) == metric
+    assert mean.pop(f"{metric}_pooled") == pooled[metric]
+    assert mean[metric] == mean[f"{metric}_member_mean"] == pooled[f"{metric}_member_mean"]
+    assert {**pooled, metric: mean[metric]} == mean
+    with pytest.raises(UsageError, match="dev_pool"):
+        make(kind, dev_pool="median")
 
 
 @pytest.mark.parametrize("samples", [1, 2, 10])

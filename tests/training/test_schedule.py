@@ -53,7 +53,7 @@ def test_gradient_accumulation_counts_questions_not_candidates(config: Config, t
         run = prepare(config("choice", micro_batch=micro_batch, clip=None, warmup=0.0), task("choice"))
         weights = trainable(run.engine.bare)
         before = {name: p.detach().clone() for name, p in weights.items()}
-        plain = torch.optim.SGD([{"params": list(weights.values()), "peak": 1.0}], lr=1.0)
+        plain = torch.optim.SGD([{"params": list(weights.values()), "peak": 1.0, "clip": True}], lr=1.0)
         loss = optimizer_step(run, plain, np.arange(8), 0)
         found.append((loss, {name: before[name] - p.detach() for name, p in weights.items()}))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
@@ -97,7 +97,7 @@ def test_the_gradient_norm_is_bounded_by_clip(config: Config, task: Tasks) -> No
             grads = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
             seen.append(float(torch.nn.utils.get_total_norm(grads)))
 
-    optimizer = Watched([{"params": list(trainable(run.engine.bare).values()), "peak": 1.0}], lr=1.0)
+    optimizer = Watched([{"params": list(trainable(run.engine.bare).values()), "peak": 1.0, "clip": True}], lr=1.0)
     for parameter in trainable(run.engine.bare).values():
         parameter.data.mul_(3)
     optimizer_step(run, optimizer, np.arange(8), 0)

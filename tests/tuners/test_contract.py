@@ -6,6 +6,7 @@ from foretune.testing.contracts import TunerContract
 from foretune.testing.toys import ARCHITECTURES, DECODERS, ENCODERS
 from foretune.tuners import (
     IA3,
+    Adaptive,
     BitFit,
     DoRA,
     Full,
@@ -29,6 +30,11 @@ PREFIXED = (*PREFIXED, ("gemma3", "sequence"), ("gemma3", "language"))
 
 class TestFull(TunerContract):
     tuner = Full()
+    networks = ALL
+
+
+class TestAdaptive(TunerContract):
+    tuner = Adaptive(blocks=1, rate_decay=0.8)
     networks = ALL
 
 

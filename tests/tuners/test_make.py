@@ -22,6 +22,7 @@ def test_names_and_spaces_load_no_torch():
 def test_the_published_names_are_all_there():
     assert list(TUNERS) == [
         "full",
+        "adaptive",
         "head",
         "bitfit",
         "ln-tuning",
@@ -34,6 +35,7 @@ def test_the_published_names_are_all_there():
         "prefix-subspace",
         "dynamic-subset",
         "static-subset",
+        "frozen",
     ]
 
 

@@ -265,6 +265,11 @@ def test_who_judges_and_who_answers_follows_the_options():
     assert PrefixSubspace(predict="ensemble", predict_samples=7).answering_members(reader) == 7
 
 
+def test_an_ensemble_of_one_prefix_is_refused():
+    with pytest.raises(UsageError, match=r'predict="ensemble".*n_vertices=1.*predict="midpoint"'):
+        PrefixSubspace(n_vertices=1, predict="ensemble")
+
+
 def test_pefts_own_kind_of_configuration_makes_the_same_model():
     from foretune.tuners.prefix.config import PrefixSubspaceConfig
 

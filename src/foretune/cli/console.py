@@ -66,7 +66,8 @@ class Shown(Progress):
     def evaluated(self, step: int, metric: str, value: float, loss: float, best: bool) -> None:
         self._last = f", dev {metric} {value:.3f}"
         mark = "  best so far" if best else ""
-        self.say(f"step {step}: dev {metric} {value:.3f}, dev loss {loss:.3f}{mark}")
+        beside = "" if metric == "loss" else f", dev loss {loss:.3f}"
+        self.say(f"step {step}: dev {metric} {value:.3f}{beside}{mark}")
 
     def finish(self) -> None:
         if self._bars:

@@ -13,12 +13,17 @@ app = typer.Typer()
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    to: Annotated[str, typer.Option(help="peft, merged, supertuning or shira (of a subset), onnx or decision.")],
+    to: Annotated[str, typer.Option(help="peft, merged, supertuning, shira or lora (of a subset), onnx or decision.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export/FORMAT.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
     collapse: Annotated[
         str | None,
         typer.Option(help="Which model of a prefix subspace: midpoint (the default) or vertex:0, vertex:1, ..."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Of --to lora: the rank of its matrices; default 16.")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Of --to lora: the largest difference from a recorded prediction; default 0.001."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
@@ -30,7 +35,7 @@ def export(
     from foretune.export import export as hand_over
     from foretune.report.units import size
 
-    done = hand_over(run, to, out, model, collapse)
+    done = hand_over(run, to, out, model, collapse, rank, tolerance)
     total = sum(done.files.values())
     if json:
         print_json(
@@ -50,11 +55,8 @@ def export(
         return
     say(f"{done.format}: {size(total)} in {done.folder}")
     say(*(f"  {name}  {size(count)}" for name, count in done.files.items()))
-    if done.delta:
-        say(
-            "{weights} weights and {padding} zeros that the format wants; base plus delta misses the tuned value by "
-            "rounding in {rounded}, by at most {largest_rounding:.2g}.".format(**done.delta)
-        )
+    if done.said:
+        say(done.said)
     say(
         f"A fresh process without foretune reproduced {done.checked_rows} {done.wanted}: largest difference "
         f"{done.largest_difference:.2g} ({done.unit}), allowed {done.tolerance:g}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import signal
@@ -17,10 +18,11 @@ from foretune.errors import ForetuneError, Interrupted
 COMMANDS = {
     "tune": "Recommend, train once, judge, report, save.",
     "recommend": "The plan alone; trains nothing.",
+    "compare": "Several methods on the same rows and seeds, and what may be claimed.",
     "predict": "Label new rows with a finished run.",
     "export": "Hand a run over as PEFT, merged or ONNX files.",
     "report": "Write a run's report again as one self-contained HTML page.",
-    "runs": "List, show, compare and import earlier runs.",
+    "runs": "List, show, compare, import and export earlier runs.",
     "tasks": "The catalog of known data sets.",
     "doctor": "Say what this machine can do and what is missing.",
     "demo": "The whole product on real data, without network.",
@@ -92,7 +94,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminated)
     wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
     try:
-        code = build(wanted)(prog_name="foretune", standalone_mode=False)
+        app = build(wanted)
+        code = app(rewritten(wanted, sys.argv[1:]), prog_name="foretune", standalone_mode=False)
     except Interrupted as stopped:
         _stop(str(stopped), stopped.exit_code)
     except ForetuneError as error:
@@ -107,6 +110,16 @@ def main() -> NoReturn:
     if code == 130:
         _stop("Interrupted. Nothing was lost: the same command starts again or goes on where it was.", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def rewritten(wanted: str | None, words: list[str]) -> list[str]:
+    """The ``words`` of a command line, a tuner's own options among them written as ``--option``."""
+    if wanted not in ("tune", "recommend"):
+        return words
+    from foretune.cli.flags import with_tuner_options
+    from foretune.cli.tune import tune
+
+    return with_tuner_options(words, inspect.signature(tune).parameters)
 
 
 def _usage(error: Any) -> str:

@@ -122,6 +122,7 @@ def cost_rows(records: Sequence[RunRecord]) -> list[tuple[str, ...]]:
         ("time in all", *(_measured(units.seconds, cost.seconds) for cost in costs)),
         ("peak memory", *(_measured(units.size, cost.peak_bytes) for cost in costs)),
         ("trainable weights", *(_measured(units.count, cost.trainable_parameters) for cost in costs)),
+        ("tokens read per answer", *(_measured("{:.1f}".format, cost.prompt_tokens or 0.0) for cost in costs)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""``foretune runs list|show|compare|import``: what was run before. Loads no torch."""
+"""``foretune runs list|show|compare|import|export``: what was run before. Loads no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from foretune.records import RunRecord
     from foretune.store import JournalStore
 
-app = typer.Typer(help="List, show, compare and import earlier runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare, import and export earlier runs.", no_args_is_help=True)
 
 StorePath = Annotated[Path | None, typer.Option("--store", help="Store folder; else FORETUNE_STORE, else the cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -98,21 +98,71 @@ def compare(runs: Runs, store: StorePath = None, json: Json = False) -> None:
 
 @app.command("import")
 def import_(
-    paths: Annotated[list[Path], typer.Argument(help="Run folders, folders of run folders, journals.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders, folders of run folders, journals; or a format and its files: taskset DIR, "
+            "peft-comparison DIR, qtt-csv DIR, csv FILE, parquet FILE (or DIR)."
+        ),
+    ],
+    task: Annotated[str | None, typer.Option(help="Of a table: the column that names the task.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Of a table: the column whose equal values are never split.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of a table: the column that names a given model.")] = None,
+    family: Annotated[str | None, typer.Option(help="Of a table: the column that names the model's family.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Of a table: the score, of a column dev.METRIC.")] = None,
+    minimise: Annotated[bool, typer.Option("--minimise", help="Of a table: less is better.")] = False,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
     """Add runs from elsewhere to the store; what it holds already is not added again."""
-    from foretune.cli import output
+    from foretune.cli import output, run_exchange
+    from foretune.errors import UsageError
     from foretune.store import import_runs
 
     opened = open_store(store)
+    form = str(paths[0]) if str(paths[0]) in run_exchange.FORMATS and len(paths) > 1 else None
+    if form is not None:
+        from foretune.store.importers import Columns
+
+        columns = Columns(task, group, model, family, minimise)
+        done = run_exchange.bring_in(form, paths[1:], opened, columns, metric)
+        if json:
+            output.print_json(done)
+        else:
+            output.say(*run_exchange.sentences(done))
+        return
+    if any((task, group, model, family, metric, minimise)):
+        raise UsageError(
+            "`--task`, `--group`, `--model`, `--family`, `--metric` and `--minimise` are about tables of other "
+            f"projects. Write the format before the path: {', '.join(run_exchange.WITH_COLUMNS)}."
+        )
     counts = [import_runs(opened, path) for path in paths]
     added, known = (sum(column) for column in zip(*counts, strict=True))
     if json:
         output.print_json({"store": str(opened.folder), "added": added, "known": known})
     else:
         output.say(f"{added} added to {opened.folder}, {known} known already.")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the tables.")],
+    form: Annotated[str, typer.Option("--format", help="parquet (four tables) or qtt-csv (Quick-Tune's).")] = "parquet",
+    collection: Annotated[str | None, typer.Option(help="One collection alone: runs, or an imported one.")] = None,
+    store: StorePath = None,
+    json: Json = False,
+) -> None:
+    """Write settings, curves, costs and outcomes of runs as tables; no text and no weight is in them."""
+    from foretune.cli import output, run_exchange
+
+    chosen = run_exchange.take_out(open_store(store), collection)
+    lost = run_exchange.write(chosen, folder, form)
+    if json:
+        output.print_json({"folder": str(folder), **run_exchange.summary(chosen), "left_out": list(lost)})
+    else:
+        output.say(f"{len(chosen.runs):,} runs of {len(chosen.tasks)} tasks in {folder}.", *lost)
 
 
 def open_store(folder: Path | None) -> JournalStore:

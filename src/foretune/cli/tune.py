@@ -39,8 +39,15 @@ Pooling = Annotated[str | None, _option(Method, "cls, mean, last or eos; default
 MaxLength = Annotated[int | None, _option(Method, "Longest text in tokens (256); what is longer is cut and reported.")]
 TrustRemoteCode = Annotated[bool, _option(Method, "Run Python code that comes with the model.", "--trust-remote-code")]
 TunerName = Annotated[str | None, _option(Method, "Fine-tuning method: lora, full, head, ...; default: recommended.")]
-TunerOption = Annotated[list[str] | None, _option(Method, "Option of the tuner, key=value; may be repeated.")]
+TunerOption = Annotated[list[str] | None, _option(Method, "Option of the tuner, key=value; or as a flag: --rank 16.")]
 ObjectiveName = Annotated[str | None, _option(Method, "What is minimised; default: by kind of task.")]
+ObjectiveOption = Annotated[list[str] | None, _option(Method, "Option of the objective, key=value; may be repeated.")]
+Pretrain = Annotated[
+    str | None, _option(Method, "Unlabelled texts (.txt: one a line) to go on pretraining on before the task.")
+]
+PretrainSteps = Annotated[int | None, _option(Method, "Optimizer steps on them (500).")]
+PretrainLr = Annotated[float | None, _option(Method, "Peak learning rate on them (1e-4).")]
+PretrainSeed = Annotated[int | None, _option(Method, "Seed of that stage (0): runs of all seeds share it.")]
 Budget = Annotated[str | None, _option(Run, "Wall time for the whole command: 90s, 20m, 1.5h.")]
 Config = Annotated[
     Path | None, _option(Run, "YAML file with options of the other panels; the command line wins over it.")
@@ -88,6 +95,11 @@ def tune(
     tuner: TunerName = None,
     option: TunerOption = None,
     objective: ObjectiveName = None,
+    objective_option: ObjectiveOption = None,
+    pretrain: Pretrain = None,
+    pretrain_steps: PretrainSteps = None,
+    pretrain_lr: PretrainLr = None,
+    pretrain_seed: PretrainSeed = None,
     out: Annotated[Path | None, _option(Run, "Run folder; default: runs/<task>-<tuner>-<identity>.")] = None,
     budget: Budget = None,
     dry_run: Annotated[bool, _option(Run, "Print the plan and stop; trains nothing.", "--dry-run")] = False,

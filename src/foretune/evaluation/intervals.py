@@ -1,9 +1,9 @@
-"""95 % intervals over examples and over seeds.
+"""95 % intervals over the examples of one run; those over seeds are in ``estimate`` and ``crossed``.
 
-Over examples: Wilson's for proportions, which is right down to one example; for everything else the bias-corrected
-percentile bootstrap (Efron 1987, BCa without the acceleration, which costs ``n`` evaluations more), seeded and
-vectorised. The correction matters: macro-F1 of a resample is lower than that of the sample, and with 77 classes and
-300 examples the plain percentile interval covers the truth in 0.4 of the cases.
+Wilson's for proportions, which is right down to one example; for everything else the bias-corrected percentile
+bootstrap (Efron 1987, BCa without the acceleration, which costs ``n`` evaluations more), seeded and vectorised. The
+correction matters: macro-F1 of a resample is lower than that of the sample, and with 77 classes and 300 examples the
+plain percentile interval covers the truth in 0.4 of the cases.
 
 Simulated coverage of the nominal 95 % for macro-F1 at accuracies of 0.6 to 0.95: 0.79 to 1.00 with 10 examples, 0.89
 to 1.00 with 20, 0.94 to 0.99 with 50, 0.94 to 0.96 with 200 (2 and 6 classes); with 77 classes 0.74 to 0.90 with 300
@@ -13,8 +13,6 @@ class, read these intervals as too narrow.
 Two rules follow. Examples that do not differ at all (one example, or everything right) say nothing of the spread: at
 an end of a bounded scale the interval is then Wilson's for ``n`` of ``n`` on that scale, elsewhere there is none. And
 an interval always covers the score it belongs to.
-
-Over seeds: Student's t. A bootstrap of a handful of seeds is far too narrow (0.80 to 0.90 in simulations).
 """
 
 from __future__ import annotations
@@ -56,23 +54,6 @@ def wilson(successes: int, n: int, level: float = LEVEL) -> Interval:
     centre = (share + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
-
-
-def over_seeds(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Student's t interval of the mean over seeds; (NaN, NaN) for a single seed.
-
-    It speaks of new seeds on the same test set, not of new examples.
-
-    >>> [round(bound, 3) for bound in over_seeds([0.7, 0.8, 0.9])]
-    [0.552, 1.048]
-    """
-    from scipy.stats import t
-
-    scores = np.asarray(values, dtype=np.float64)
-    if len(scores) < 2:
-        return math.nan, math.nan
-    half = t.ppf((1 + level) / 2, len(scores) - 1) * scores.std(ddof=1) / math.sqrt(len(scores))
-    return float(scores.mean() - half), float(scores.mean() + half)
 
 
 def bootstrap(

@@ -19,10 +19,13 @@ from foretune.evaluation.generation import Written
 from foretune.evaluation.intervals import Interval
 from foretune.evaluation.metrics import Counts, Floats, Ints
 from foretune.evaluation.named import METRICS
-from foretune.records import KINDS, Evaluation
+from foretune.records import KINDS, UNLABELLED, Evaluation
 from foretune.registry import did_you_mean
 
 _LABELS = ("classification", "choice")
+
+LARGEST_EXPONENT = 700.0
+"""Nats per token beyond which a perplexity is not told apart any more: e^709 is the largest number of fp64."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,10 @@ def judge(
     """Judge one split.
 
     Args:
-        kind: one of ``foretune.records.KINDS``.
-        targets: (n,) class or choice indices, (n,) numbers, or n lists of accepted responses.
-        outputs: (n, C) probabilities (rows of a choice may be ragged, or padded with zeros), (n,) numbers, or n texts.
+        kind: one of ``foretune.records.KINDS``, or ``UNLABELLED``.
+        targets: (n,) class or choice indices, (n,) numbers, n lists of accepted responses, or (n,) predicted tokens.
+        outputs: (n, C) probabilities (rows of a choice may be ragged, or padded with zeros), (n,) numbers, n texts, or
+            (n,) negative log-likelihoods summed over the tokens of a text.
         metric: the task's own metric, one of ``METRICS``.
         labels: class names in the order of the columns, for the flags.
         answers: (n,) class indices that were answered, where that is not the most probable class of ``outputs``.
@@ -86,7 +90,9 @@ def judge(
         if broken is not None:
             names = [name for name, entry in METRICS.items() if kind in entry.kinds]
             return Evaluation(len(targets), dict.fromkeys(names, float("nan")), flags=(broken,))
-        if kind == "regression":
+        if kind == UNLABELLED:
+            scores, raised = _language(np.asarray(targets, dtype=np.float64), table), []
+        elif kind == "regression":
             scores, raised = _regression(np.asarray(targets, dtype=np.float64), table)
         else:
             guess = np.asarray(table.argmax(axis=1) if answers is None else answers, dtype=np.int64)
@@ -154,6 +160,24 @@ def _generation(targets: Any, outputs: Any, metric: str) -> tuple[Scores, list[s
     if metric == "gsm8k":
         scores["gsm8k"] = _proportion(generation.gsm8k(targets, outputs))
     return scores, [flags.constant_prediction([tuple(accepted) for accepted in targets], outputs)]
+
+
+def _language(tokens: Floats, nll: Floats) -> Scores:
+    """Nats per token, and their exponential: sums over texts, so that a long text counts for its tokens."""
+    sums = np.stack([nll, tokens], axis=1)
+
+    def per_token(totals: Floats) -> Floats:
+        return totals[:, 0] / totals[:, 1]
+
+    def perplexity(totals: Floats) -> Floats:
+        return np.exp(np.minimum(per_token(totals), LARGEST_EXPONENT))
+
+    return {"loss": _summed(sums, per_token), "perplexity": _summed(sums, perplexity)}
+
+
+def _summed(sums: Floats, of: Callable[[Floats], Floats]) -> _Score:
+    value = float(of(sums.sum(axis=0, keepdims=True))[0])
+    return _Score(value, lambda seed: intervals.bootstrap_sums(sums, of, seed=seed))
 
 
 def _counted(truth: Ints, guess: Ints, of: Callable[[Counts], Floats]) -> _Score:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from foretune.records import UNLABELLED
+
 _UNBOUNDED = float("inf")
 
 
@@ -27,7 +29,7 @@ class Metric:
 
 
 _CLASSES, _LABELS = ("classification",), ("classification", "choice")
-_NUMBERS, _TEXTS = ("regression",), ("generation",)
+_NUMBERS, _TEXTS, _TOKENS = ("regression",), ("generation",), (UNLABELLED,)
 
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(_LABELS, True, "share of right predictions"),
@@ -48,5 +50,7 @@ METRICS: Mapping[str, Metric] = {
     "chrf": Metric(_TEXTS, True, "chrF2 of sacrebleu, divided by 100"),
     "bleu": Metric(_TEXTS, True, "BLEU-4 of sacrebleu, divided by 100"),
     "gsm8k": Metric(_TEXTS, True, "share of right final numbers"),
+    "loss": Metric(_TOKENS, False, "negative log-likelihood per predicted token, in nats", high=_UNBOUNDED),
+    "perplexity": Metric(_TOKENS, False, "exponential of the loss", low=1.0, high=_UNBOUNDED),
 }
 """Every score by name, with its direction."""

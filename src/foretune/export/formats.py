@@ -67,17 +67,41 @@ def shira(source: Source, folder: Path) -> dict[str, Any]:
 
 
 def _sparse(source: Source, folder: Path, form: str) -> dict[str, Any]:
+    _require_subset(source, form)
+    from foretune.tuners.subset.stock import save, sentence
+
+    fit = save(source.restored(), folder, form)
+    _name_base(source, folder / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
+    save_tokenizer(source, folder)
+    return {"delta": asdict(fit), "said": sentence(fit)}
+
+
+def lora(source: Source, folder: Path) -> dict[str, Any]:
+    """The nearest LoRA adapter to a subset, of the source's rank, for servers that take no other kind.
+
+    It is an approximation: ``said`` tells how much of the delta is lost, and the gate whether the predictions bear it.
+
+    Raises:
+        ModelError: the tuner learns no sparse delta, or LoRA cannot hold it. UsageError: a rank below 1.
+    """
+    _require_subset(source, lora.__name__)
+    from foretune.tuners import _peft
+    from foretune.tuners.subset.cards import lost
+    from foretune.tuners.subset.lora import convert
+
+    converted, fit = convert(source.restored(), source.rank)
+    _peft.save(converted, folder)
+    _name_base(source, folder / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
+    save_tokenizer(source, folder)
+    return {"delta": asdict(fit), "said": lost(fit)}
+
+
+def _require_subset(source: Source, form: str) -> None:
     if not isinstance(source.tuner, SubsetTuner):
         raise ModelError(
             f"`--to {form}` holds a sparse delta of the weights, but `{source.tuner.name}` learns none. "
             f"Use `--to {'peft' if (source.adapter / ADAPTER_CONFIG).exists() else 'merged'}`."
         )
-    from foretune.tuners.subset.stock import save
-
-    fit = save(source.restored(), folder, form)
-    _name_base(source, folder / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
-    save_tokenizer(source, folder)
-    return {"delta": asdict(fit)}
 
 
 def _name_base(source: Source, path: Path, shown: Path) -> None:

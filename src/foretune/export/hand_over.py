@@ -20,16 +20,26 @@ from foretune.export.source import Source
 from foretune.registry import find
 
 FORMATS: dict[str, Callable[[Source, Path], dict[str, Any]]] = {
-    "peft": formats.peft,
-    "merged": formats.merged,
-    "supertuning": formats.supertuning,
-    "shira": formats.shira,
-    "onnx": formats.onnx,
-    "decision": formats.decision,
+    write.__name__: write
+    for write in (
+        *(formats.peft, formats.merged),
+        *(formats.supertuning, formats.shira, formats.lora),
+        *(formats.onnx, formats.decision),
+    )
 }
 """Name -> what writes a run into an empty folder and returns further entries of its ``export.json``."""
 
 DESCRIPTION = "export.json"
+
+CHANGED = (
+    "The adapter or the predictions have changed since the run, or a library has: restore them, install the versions "
+    "in `adapter/foretune.json`, or train again."
+)
+LOSSY = (
+    "{said} A larger `--rank` loses less, a larger `--tolerance` allows for more, and `--to supertuning` holds the "
+    "delta as it is."
+)
+"""Why an export did not pass, by whether it is an approximation."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,9 @@ class Exported:
         checked_rows: how many predictions were compared.
         largest_difference: between them and those of the fresh process, in ``unit``; at most ``tolerance``.
         wanted: the predictions that were to be reproduced, in words.
-        delta: how well the format holds a sparse delta, see ``subset.stock.Fit``; empty for other formats.
+        delta: how well the format holds a sparse delta, see ``subset.stock.Fit`` and ``subset.lora.LoraFit``; empty for
+            other formats.
+        said: the same in a sentence.
     """
 
     folder: Path
@@ -52,7 +64,8 @@ class Exported:
     tolerance: float
     unit: str
     wanted: str
-    delta: Mapping[str, float]
+    delta: Mapping[str, Any]
+    said: str
 
     @property
     def files(self) -> dict[str, int]:
@@ -62,7 +75,13 @@ class Exported:
 
 
 def export(
-    run: Path, to: str, out: Path | None = None, model: str | None = None, collapse: str | None = None
+    run: Path,
+    to: str,
+    out: Path | None = None,
+    model: str | None = None,
+    collapse: str | None = None,
+    rank: int | None = None,
+    tolerance: float | None = None,
 ) -> Exported:
     """Hand ``run`` over in the format ``to``.
 
@@ -74,15 +93,23 @@ def export(
         collapse: which one of several models, ``midpoint`` or ``vertex:0`` and so on, for a run that holds several. One
             that was chosen is checked against what foretune itself predicts with it; otherwise it is the midpoint, and
             checked against what the run recorded.
+        rank, tolerance: of ``lora``, which is an approximation: its rank (16), and the largest difference from the
+            recorded predictions that is allowed, in place of the 0.001 of every other format.
 
     Raises:
-        UsageError: no such format or point, several members answer in this run, or ``out`` holds something else.
+        UsageError: no such format or point, a rank or tolerance where nothing is approximated, several members answer
+            in this run, or ``out`` holds something else.
         StoreError: no finished run is there, or ``out`` cannot be written.
         ModelError: the base model is absent or another one, or this run has no such form.
         ExportError: the reloaded export did not give the recorded predictions; nothing is left behind.
     """
     write = find("format", to, FORMATS)
-    source = Source.open(Path(run), model, collapse)
+    given = {"rank": rank, "tolerance": tolerance}
+    if write is not formats.lora and (named := [f"--{name}" for name, value in given.items() if value is not None]):
+        raise UsageError(f"`{named[0]}` is for `--to lora`, the one format that approximates, but got `--to {to}`.")
+    if tolerance is not None and not 0 <= tolerance < 1:
+        raise UsageError(f"`0 <= tolerance < 1` must hold, but got tolerance={tolerance:g}.")
+    source = Source.open(Path(run), model, collapse, rank, tolerance)
     target = Path(out) if out is not None else Path(run) / "export" / to
     _require_free(target)
     made = _missing_parents(target)
@@ -91,7 +118,8 @@ def export(
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         extra = write(source, new)
-        compared = _checked(source, new, {**source.description(to), **extra})
+        said = extra.pop("said", "")
+        compared = _checked(source, new, {**source.description(to), **extra}, said)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(new, target)
     except BaseException as error:
@@ -106,29 +134,32 @@ def export(
         raise
     delta = extra.get("delta", {})
     return Exported(
-        target, to, compared.rows, compared.largest, compared.tolerance, compared.unit, source.wanted, delta
+        target, to, compared.rows, compared.largest, compared.tolerance, compared.unit, source.wanted, delta, said
     )
 
 
-def _checked(source: Source, folder: Path, description: dict[str, Any]) -> check.Comparison:
-    """Describe the export, have it reproduce the predictions that count, and write down how well it did."""
+def _checked(source: Source, folder: Path, description: dict[str, Any], said: str) -> check.Comparison:
+    """Describe the export, have it reproduce the predictions that count, and write down how well it did.
+
+    Args:
+        said: what the format does not hold, for its page and for a refusal.
+    """
     rows = check.expected(source)
     _describe(folder, description)
     with tempfile.TemporaryDirectory(prefix="foretune-") as scratch:
         pq.write_table(rows, Path(scratch) / "rows.parquet")
         job = (folder.resolve(), source.checkpoint.folder.resolve(), Path(scratch) / "rows.parquet")
         (found,) = check.answers([job], Path(scratch))
-    compared = check.compare(description, rows, found)
+    compared = check.compare(description, rows, found, source.tolerance)
     if not compared.passed:
         raise ExportError(
             f"The {description['format']} export did not reproduce the {source.wanted}: of {compared.rows} rows, "
             f"{compared.other} have another answer, and the largest difference is {compared.largest:.3g} "
-            f"({compared.unit}), where {compared.tolerance:g} is allowed. Nothing was written. The adapter or the "
-            "predictions have changed since the run, or a library has: restore them, install the versions in "
-            "`adapter/foretune.json`, or train again."
+            f"({compared.unit}), where {compared.tolerance:g} is allowed. Nothing was written. "
+            + (LOSSY.format(said=said) if "by_matrix" in description.get("delta", {}) else CHANGED)
         )
     _describe(folder, {**description, "check": asdict(compared)})
-    readme.write(source, folder, description["format"], compared)
+    readme.write(source, folder, description["format"], compared, readme.holds(said, description.get("delta", {})))
     return compared
 
 

@@ -5,7 +5,9 @@ The adapter's own model card travels with a PEFT export; other formats, and an a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from foretune.export.check import Comparison
 from foretune.export.source import Source
@@ -14,12 +16,13 @@ FORMS = {
     "peft": "an ordinary PEFT folder: the adapter only, to be put on its base model.",
     "supertuning": "an ordinary PEFT folder: a sparse delta in the format of Super-Tuning, for peft 0.21 or newer.",
     "shira": "an ordinary PEFT folder: a sparse delta in the format of SHiRA.",
+    "lora": "an ordinary PEFT folder: a LoRA adapter that **approximates** the sparse delta that was learned.",
     "merged": "an ordinary transformers folder: the base model with the adapter folded in, fp32.",
     "onnx": "one ONNX file. Inputs: what the tokenizer gives, int64 (batch, length), padded on the right; "
     "output: `logits`, float32 (batch, C), already pooled.",
 }
 
-ADAPTERS = ("peft", "supertuning", "shira")
+ADAPTERS = ("peft", "supertuning", "shira", "lora")
 """Formats that are put on the base model; the others stand alone."""
 
 IMPORTS = """\
@@ -110,14 +113,18 @@ print(classify({example}, truncation=True))
 """
 
 
-def write(source: Source, folder: Path, form: str, checked: Comparison) -> None:
-    """Write ``README.md`` into ``folder`` unless the adapter's model card is there already."""
+def write(source: Source, folder: Path, form: str, checked: Comparison, held: str = "") -> None:
+    """Write ``README.md`` into ``folder`` unless the adapter's model card is there already.
+
+    Args:
+        held: how well the format holds what was learned, where that is not simply all.
+    """
     path = folder / "README.md"
     if not path.exists():
-        path.write_text(page(source, form, checked), encoding="utf-8")
+        path.write_text(page(source, form, checked, held), encoding="utf-8")
 
 
-def page(source: Source, form: str, checked: Comparison) -> str:
+def page(source: Source, form: str, checked: Comparison, held: str = "") -> str:
     """The whole page."""
     base, ref = source.base_name.replace("`", "'"), source.checkpoint.ref
     stock = form == "merged" and source.kind == "classification" and ref.pooling != "mean"
@@ -131,11 +138,26 @@ def page(source: Source, form: str, checked: Comparison) -> str:
         f"```python\n{snippet(source, form)}```" + (PIPELINE.format(example=example) if stock else ""),
         f"A fresh process without foretune reproduced {checked.rows} {source.wanted}: "
         f"largest difference {checked.largest:.2g} ({checked.unit}), allowed {checked.tolerance:g}.",
+        *([held] if held else []),
         f"Text beyond {ref.max_length} tokens is cut. `export.json` says the rest: pooling, temperature, labels, the "
         f"base model's fingerprint `{ref.fingerprint}`. Run `{source.recipe['digest']}`, written by "
         "[foretune](https://pypi.org/project/foretune/).",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def holds(said: str, delta: Mapping[str, Any]) -> str:
+    """``said``, and for an approximation what each matrix loses, as a table.
+
+    >>> print(holds("Much is lost.", {"by_matrix": {"query": 0.25}}))
+    Much is lost.
+    <BLANKLINE>
+    | Matrix | Lost |
+    |---|---|
+    | `query` | 0.25 |
+    """
+    rows = [f"| `{name}` | {error:.2g} |" for name, error in delta.get("by_matrix", {}).items()]
+    return f"{said}\n\n" + "\n".join(["| Matrix | Lost |", "|---|---|", *rows]) if rows else said
 
 
 def snippet(source: Source, form: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foretune.errors import UsageError
+from foretune.errors import ModelError, UsageError
 from foretune.models import Checkpoint, build
 from foretune.models.locate import DEMO
 from foretune.objectives import Objective
@@ -24,6 +24,10 @@ DEMO_HUB = "sentence-transformers/all-MiniLM-L6-v2"
 """The Hub id of the checkpoint that the ``demo`` extra packages."""
 
 
+RANK = 16
+"""Of a low-rank approximation, unless the user says otherwise."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A finished run.
@@ -35,6 +39,8 @@ class Source:
         checkpoint: the base model, opened.
         point: which one of several models is handed over, where the tuner holds several; None: the only one.
         chosen: whether the user chose it; then its predictions need not be those that the run recorded.
+        rank: of the matrices, where the format approximates.
+        tolerance: the largest difference from the wanted predictions that is allowed; None: the gate's own.
     """
 
     run: Path
@@ -45,9 +51,18 @@ class Source:
     objective: Objective
     point: str | None = None
     chosen: bool = False
+    rank: int = RANK
+    tolerance: float | None = None
 
     @classmethod
-    def open(cls, run: Path, model: str | None = None, collapse: str | None = None) -> Source:
+    def open(
+        cls,
+        run: Path,
+        model: str | None = None,
+        collapse: str | None = None,
+        rank: int | None = None,
+        tolerance: float | None = None,
+    ) -> Source:
         """Open ``run``; ``model`` says where the base model lies now, if elsewhere, ``collapse`` which point is meant.
 
         Raises:
@@ -56,12 +71,28 @@ class Source:
         """
         recipe, adapter = read_recipe(run)
         tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
+        if objective.language and recipe["kind"] != "generation":
+            raise ModelError(
+                f"A run with the objective `{objective.name}` answers with words of the language model, which no "
+                "export format computes. Use `foretune predict`; `adapter/` holds what was trained, and its prompt."
+            )
         if collapse and not tuner.collapsible:
             raise UsageError(
                 f"`--collapse` picks one of several models, but `{tuner.name}` holds one. Leave `--collapse` out."
             )
         point = collapse or ("midpoint" if tuner.collapsible else None)
-        return cls(run, adapter, recipe, open_base(recipe, model), tuner, objective, point, bool(collapse))
+        return cls(
+            run,
+            adapter,
+            recipe,
+            open_base(recipe, model),
+            tuner,
+            objective,
+            point,
+            chosen=bool(collapse),
+            rank=RANK if rank is None else rank,
+            tolerance=tolerance,
+        )
 
     @property
     def kind(self) -> str:

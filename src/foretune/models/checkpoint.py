@@ -51,6 +51,8 @@ class Checkpoint:
 def open_checkpoint(ref: ModelRef, kind: str) -> Checkpoint:
     """Open ``ref`` for a task of ``kind`` (one of ``records.KINDS``); reads no weights.
 
+    The pooling ``none`` asks for the language-model head, which a prompt -> response task always gets.
+
     Raises:
         ModelError: absent or unsafe files, remote code that the user did not allow, no vocabulary, a family that cannot
             serve ``kind``, a pooling that the family does not have.
@@ -87,7 +89,9 @@ def open_checkpoint(ref: ModelRef, kind: str) -> Checkpoint:
     resolved = replace(
         ref,
         fingerprint=fingerprint(folder),
-        pooling="none" if kind == "generation" else resolve_pooling(ref, folder, family, config),
+        pooling="none"
+        if kind == "generation" or ref.pooling == "none"
+        else resolve_pooling(ref, folder, family, config),
         max_length=int(min(limits)),
     )
     return Checkpoint(resolved, folder, config, tokenizer, family, parameter_count(folder), positions)

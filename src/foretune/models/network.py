@@ -1,6 +1,7 @@
 """The network for a kind of task: always a stock transformers class, so that stock tools can reload what we save.
 
-``cls``, ``last`` and ``eos`` use ``AutoModelForSequenceClassification``. ``mean`` uses
+``none`` is a language model with its own head: masked, causal or sequence to sequence, by family. ``cls``, ``last`` and
+``eos`` use ``AutoModelForSequenceClassification``. ``mean`` uses
 ``AutoModelForTokenClassification``: where its head is linear (of the usual families only ModernBERT's is not), the mean
 of the per-token logits over the attention mask *is* the head applied to the mean-pooled hidden state, and no class of
 our own has to exist when the adapter is loaded elsewhere.
@@ -9,6 +10,7 @@ our own has to exist when the adapter is loaded elsewhere.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,15 @@ from foretune.models.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+TRAINED = {
+    "encoder": "Name one that was trained to fill masks and kept that head, such as `google-bert/bert-base-uncased`, "
+    "`FacebookAI/roberta-base` or `answerdotai/ModernBERT-base`; sentence encoders have lost it.",
+    "decoder": "Name a checkpoint that was trained to write text.",
+    "encoder-decoder": "Name a checkpoint that was trained to write text.",
+}
+"""Family -> which checkpoints hold a language-model head."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,13 @@ class Network:
     fresh: tuple[str, ...]
 
 
-def build(checkpoint: Checkpoint, outputs: int) -> Network:
+def build(checkpoint: Checkpoint, outputs: int, fresh_head: bool = False) -> Network:
     """Load the weights into the class that ``checkpoint.ref.pooling`` asks for, with ``outputs`` logits per text.
 
     Fresh weights are drawn from torch's global generator: seed it just before.
+
+    Args:
+        fresh_head: an encoder's language-model head may be fresh, where it is to be trained.
 
     Raises:
         ModelError: transformers has no such class for this architecture, or the weights do not fit it.
@@ -49,8 +63,11 @@ def build(checkpoint: Checkpoint, outputs: int) -> Network:
     pooling = checkpoint.ref.pooling
     sizes: dict[str, Any]
     if pooling == "none":
-        seq2seq = checkpoint.family == "encoder-decoder"
-        auto = transformers.AutoModelForSeq2SeqLM if seq2seq else transformers.AutoModelForCausalLM
+        auto = {
+            "encoder": transformers.AutoModelForMaskedLM,
+            "decoder": transformers.AutoModelForCausalLM,
+            "encoder-decoder": transformers.AutoModelForSeq2SeqLM,
+        }[checkpoint.family]
         sizes = {}
     else:
         mean = pooling == "mean"
@@ -76,17 +93,19 @@ def build(checkpoint: Checkpoint, outputs: int) -> Network:
     module.config.pad_token_id = checkpoint.tokenizer.pad_token_id
     missing = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
     fresh = fresh_modules(module, missing)
-    if pooling == "none" and fresh:
+    if pooling == "none" and fresh and not (fresh_head and checkpoint.family == "encoder"):
         raise ModelError(
             f"`{checkpoint.ref.name}` holds no language-model head ({', '.join(fresh)} would start at random). "
-            "Name a checkpoint that was trained to write text."
+            f"{TRAINED[checkpoint.family]}"
         )
     require_whole(checkpoint.ref.name, module, missing, fresh)
     return Network(module.eval(), fresh)
 
 
 def fresh_modules(module: PreTrainedModel, missing: set[str]) -> tuple[str, ...]:
-    """The outermost modules all of whose parameters are ``missing``.
+    """The outermost modules all of whose parameters are ``missing``, but for those that have a second name.
+
+    The output matrix of a language-model head is the embedding, under another name: it says nothing of the head.
 
     >>> import torch
     >>> net = torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Sequential(torch.nn.Linear(2, 2))})
@@ -94,8 +113,9 @@ def fresh_modules(module: PreTrainedModel, missing: set[str]) -> tuple[str, ...]
     ('head',)
     """
     found: list[str] = []
+    names = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     for name, part in module.named_modules():
-        own = {f"{name}.{key}" for key, _ in part.named_parameters()}
+        own = {f"{name}.{key}" for key, p in part.named_parameters() if names[id(p)] == 1}
         if name and own and own <= missing and not any(name.startswith(f"{outer}.") for outer in found):
             found.append(name)
     return tuple(found)

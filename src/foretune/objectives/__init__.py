@@ -5,13 +5,18 @@ from __future__ import annotations
 from foretune.errors import UsageError
 from foretune.objectives.base import Encoded, Objective
 from foretune.objectives.choice import MultipleChoice
+from foretune.objectives.distillation import Distillation
 from foretune.objectives.head import Head
+from foretune.objectives.language import Language
+from foretune.objectives.pattern import PatternObjective
 from foretune.objectives.regression import Regression
 from foretune.objectives.response import Response
 from foretune.records import Part
 from foretune.registry import find
 
-OBJECTIVES: dict[str, type[Objective]] = {o.name: o for o in (Head, Regression, MultipleChoice, Response)}
+OBJECTIVES: dict[str, type[Objective]] = {
+    o.name: o for o in (Head, Regression, MultipleChoice, Response, PatternObjective, Distillation, Language)
+}
 
 __all__ = ["OBJECTIVES", "Encoded", "Objective", "for_kind", "make"]
 

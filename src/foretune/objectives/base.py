@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,11 +11,16 @@ import numpy as np
 
 from foretune.errors import DataError, UsageError
 from foretune.models import Checkpoint
+from foretune.records import Seeds
+from foretune.tasks import Task
+from foretune.tasks.schema import Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import torch
     from torch import nn
+
+    from foretune.objectives.taught import Lesson, Taught
 
 CHUNK = 1024
 
@@ -72,6 +77,7 @@ class Encoded:
         cut: how many sequences were longer than the limit and lost tokens.
         limit: the limit in tokens.
         joined: prompt and response are one sequence, which the limit holds as a whole.
+        taught: a teacher's answers, where there was one.
     """
 
     tokens: Ragged
@@ -82,6 +88,7 @@ class Encoded:
     responses: Ragged | None = None
     cut: int = 0
     joined: bool = False
+    taught: Taught | None = None
 
     def __len__(self) -> int:
         return len(self.groups) - 1
@@ -110,14 +117,37 @@ class Objective(ABC):
     Attributes:
         name: what records, the command line and the registry call it.
         kinds: the kinds of task it serves (see ``records.KINDS``).
-        pools: whether ``pool`` has an answer; otherwise it raises ``UsageError``.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by Pydantic, not a field
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]
-    pools: ClassVar[bool] = False
+
+    @property
+    def pools(self) -> bool:
+        """Whether several models may answer together and ``pool`` has an answer; otherwise it raises ``UsageError``."""
+        return False
+
+    @property
+    def judges_members(self) -> bool:
+        """Whether several models may be judged one by one in a pass over a split, be there a ``pool`` or not."""
+        return True
+
+    @property
+    def language(self) -> bool:
+        """Whether the language-model head answers, and no head of the task's own."""
+        return self.outputs(2) == 0
+
+    @property
+    def fresh_head(self) -> bool:
+        """Whether a language-model head that an encoder's checkpoint lacks may start at random, for it is trained."""
+        return False
+
+    @property
+    def in_context(self) -> bool:
+        """Whether examples are shown in the context: then nothing may be trained, and no text may be cut."""
+        return False
 
     @abstractmethod
     def outputs(self, classes: int) -> int:
@@ -156,6 +186,41 @@ class Objective(ABC):
         """What ``predict`` and ``loss`` give, of a labelled batch; overridden where one forward pass serves both."""
         return self.predict(model, batch, virtual_tokens), self.loss(model, batch, virtual_tokens)
 
+    def for_task(
+        self, schema: Schema, tables: Mapping[str, pa.Table], seeds: Seeds, checkpoint: Checkpoint
+    ) -> Objective:
+        """A copy that knows the task: its labels, examples to show. Called once, before anything is encoded; what is
+        kept of a run has been told already.
+
+        Args:
+            tables: split -> rows; ``train`` is what may be learned from or shown, the others must stay unseen.
+            seeds: ``data`` draws, ``order`` orders.
+
+        Raises:
+            UsageError, DataError: the objective and the task do not fit.
+        """
+        return self
+
+    def identified(self, schema: Schema, data_dir: str | None = None) -> Objective:
+        """A copy that says what the files hold that its options name: a path is no identity of a run."""
+        return self
+
+    def lesson(
+        self, task: Task, tables: Mapping[str, pa.Table], seeds: Seeds, checkpoint: Checkpoint, data_dir: str | None
+    ) -> Lesson | None:
+        """What the model is to be asked, before it is trained, about unlabelled texts; None for no teacher.
+
+        Args:
+            task: whole, with the training rows that were not drawn.
+            tables, seeds: as for ``for_task``.
+            data_dir: where catalog tasks lie.
+        """
+        return None
+
+    def learning(self, labelled: Encoded, texts: Encoded) -> Encoded:
+        """What the optimizer sees after a lesson: ``labelled`` are the training rows, ``texts`` were taught."""
+        return labelled
+
     def fitted(self, encoded: Encoded, checkpoint: Checkpoint) -> Objective:
         """A copy that knows what only training rows and checkpoint tell: the scale of a regression, the length of a
         response. Options the user gave are kept. Called once, with the encoded training split."""
@@ -189,7 +254,9 @@ class Objective(ABC):
 class LogitObjective(Objective):
     """An objective whose loss and predictions both come from the pooled logits of one forward pass."""
 
-    pools: ClassVar[bool] = True
+    @property
+    def pools(self) -> bool:
+        return True
 
     @abstractmethod
     def arrange(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -220,19 +287,26 @@ class LogitObjective(Objective):
         return self.arrange(pooled_logits(model, batch, virtual_tokens), batch)
 
     def pool(self, outputs: np.ndarray, average: str = "probabilities") -> np.ndarray:
-        """Logarithms of the mean probabilities, or the mean logits, in which one sure member can outvote the rest."""
-        from scipy.special import log_softmax, logsumexp
-
-        if average == "logits":
-            mean: np.ndarray = outputs.mean(0)
-            return mean
-        return logsumexp(log_softmax(outputs.astype(np.float64), axis=-1), axis=0) - np.log(len(outputs))
+        return mean_answer(outputs, average)
 
     def evaluate(
         self, model: nn.Module, batch: dict[str, torch.Tensor], virtual_tokens: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         arranged = self.predict(model, batch, virtual_tokens)
         return arranged, self.loss_of(arranged, batch)
+
+
+def mean_answer(logits: np.ndarray, average: str) -> np.ndarray:
+    """Logits ``(members, n, C)`` as those of one: the logarithms of the mean probabilities, or the mean logits.
+
+    In a mean of logits one sure member can outvote the rest.
+    """
+    from scipy.special import log_softmax, logsumexp
+
+    if average == "logits":
+        mean: np.ndarray = logits.mean(0)
+        return mean
+    return logsumexp(log_softmax(logits.astype(np.float64), axis=-1), axis=0) - np.log(len(logits))
 
 
 Texts = tuple[list[str], list[str] | None]

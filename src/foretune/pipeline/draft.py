@@ -14,17 +14,19 @@ from foretune.errors import ResourceError, UsageError
 from foretune.models import Checkpoint, open_checkpoint
 from foretune.models.locate import DEMO
 from foretune.models.network import require_memory
-from foretune.objectives import OBJECTIVES
+from foretune.objectives import make as make_objective
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
-from foretune.pipeline.settings import as_run, objective_of, run_config
+from foretune.pipeline.settings import as_run, objective_of, run_config, typed
 from foretune.recommenders import Situation
 from foretune.recommenders import plan as make_plan
-from foretune.records import ModelRef, Part, Plan, RunConfig
-from foretune.registry import find
+from foretune.records import ModelRef, Part, Plan, RunConfig, Seeds
 from foretune.tasks import Draw, Task, audit, draw
 from foretune.tasks.describe import card
+from foretune.tasks.unlabelled import Texts, evaluation_rows, open_texts
 from foretune.training.precision import machine_precision
+from foretune.training.prepare import require_untrained, tables_of
 from foretune.training.probe import Probe, probe
+from foretune.training.stages import stage_config
 from foretune.tuners import TUNERS
 from foretune.tuners import make as make_tuner
 
@@ -94,7 +96,7 @@ def check_method(options: TuneOptions) -> None:
     if options.tuner is not None:
         make_tuner(Part(options.tuner, options.option))
     if options.objective is not None:
-        find("objective", options.objective, OBJECTIVES)
+        typed(Part(options.objective, options.objective_option))
 
 
 def open_task(source: Task | str | os.PathLike[str], options: TuneOptions) -> Task:
@@ -113,7 +115,7 @@ def open_task(source: Task | str | os.PathLike[str], options: TuneOptions) -> Ta
         return source
     ood: dict[str, str] = {}
     for item in options.ood:
-        path, name = _named(item)
+        path, name = named(item)
         if name in ood:
             raise UsageError(f"Two out-of-domain sets are called `{name}`. Name them apart: `--ood {path}:other-name`.")
         ood[name] = path
@@ -135,6 +137,7 @@ def prepare_plan(
     measure: bool = False,
     say: Say = lambda line: None,
     began: float | None = None,
+    texts: Texts | None = None,
 ) -> Draft:
     """Open everything, ask the recommender, and lay the user's options over its answer.
 
@@ -143,6 +146,7 @@ def prepare_plan(
         measure: time a few steps on this machine, which loads the model once more. A budget always does.
         say: told what was detected.
         began: when the budget began to run, on the monotonic clock; None is now.
+        texts: from ``unlabelled``, where they are read already.
 
     Raises:
         ForetuneError: the task, the model or an option cannot be, or the memory or the budget is not enough.
@@ -158,13 +162,20 @@ def prepare_plan(
         say(line)
     task = replace(task, notes=(*task.notes, *findings))
     say(_about_rows(rows, task))
+    texts = texts or unlabelled(task, options)
     objective = objective_of(task, options, plan)
-    checkpoint = open_checkpoint(_model(options), task.schema.kind)
+    language = make_objective(objective).language
+    checkpoint = open_checkpoint(_model(options, language), task.schema.kind)
     require_memory(checkpoint.parameters * 4, f"The weights of `{options.model}`")
+    made = make_objective(objective).for_task(task.schema, tables_of(rows, task), Seeds.all(options.seed), checkpoint)
     situation = _situation(task, rows, checkpoint, objective, options)
     asked = plan or _ask(situation)
     config = run_config(task, checkpoint.ref, asked, options, len(rows.train))
-    make_tuner(config.tuner)
+    require_untrained(made, make_tuner(config.tuner))
+    if texts is not None:
+        say(_about_texts(texts))
+        task = replace(task, notes=(*task.notes, _about_texts(texts)))
+        config = replace(config, pretraining=_stage(checkpoint, texts, options, config.schedule.precision))
     draft = Draft(task, as_run(asked, config, options), config)
     if options.budget is None and not measure:
         return draft
@@ -183,6 +194,18 @@ def draw_rows(task: Task, options: TuneOptions) -> Draw:
         test_fraction=options.test_fraction,
         seed=options.seed,
     )
+
+
+def unlabelled(task: Task, options: TuneOptions) -> Texts | None:
+    """The texts that the model is to be trained on before the task, freed of evaluation rows; None: not asked.
+
+    Raises:
+        DataError: they cannot be read, or too few are left.
+    """
+    if options.pretrain is None:
+        return None
+    texts = open_texts(options.pretrain, task.schema, options.data_dir)
+    return texts.without(evaluation_rows(task, options.test_fraction))
 
 
 def described(task: Task, rows: Draw) -> tuple[str, ...]:
@@ -209,7 +232,7 @@ def _fitted(draft: Draft, situation: Situation | None, options: TuneOptions, row
             f"and loading, evaluation and floors need {around:.1f} s more. "
             f"Give `--budget {math.ceil(budget - left + 1 + 20 * measured.step_seconds)}s` or more."
         )
-    if situation is not None:
+    if situation is not None and wanted:
         timed = replace(situation, budget_seconds=left, seconds_per_step=measured.step_seconds)
         plan = _ask(timed)
         config = run_config(draft.task, config.model, plan, options, rows)
@@ -238,26 +261,39 @@ def _expecting(draft: Draft) -> Draft:
 def _situation(task: Task, rows: Draw, checkpoint: Checkpoint, objective: Part, options: TuneOptions) -> Situation:
     sizes = {"train": len(rows.train), "dev": len(rows.dev), "test": len(rows.test)}
     return Situation(
-        card=card(task.name, task.schema, rows.train, sizes),
+        card=card(task.name, task.schema, rows.train, sizes, task.sketch),
         family=checkpoint.family,
         parameters=checkpoint.parameters,
         methods=TUNERS,
         objective=objective,
         tuner=options.tuner,
+        fresh_head=not make_objective(objective).language,
     )
 
 
-def _model(options: TuneOptions) -> ModelRef:
+def _model(options: TuneOptions, language: bool) -> ModelRef:
     return ModelRef(
         name=options.model,
         revision=options.revision,
-        pooling=options.pooling or "auto",
+        pooling="none" if language else options.pooling or "auto",
         max_length=options.max_length or ModelRef("").max_length,
         trust_remote_code=options.trust_remote_code,
     )
 
 
-def _named(item: str) -> tuple[str, str]:
+def _stage(checkpoint: Checkpoint, texts: Texts, options: TuneOptions, precision: str) -> RunConfig:
+    asked = {name: getattr(options, f"pretrain_{name}") for name in ("steps", "lr", "seed")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return stage_config(checkpoint.ref, texts, precision=precision, **given)
+
+
+def _about_texts(texts: Texts) -> str:
+    left_out = len(texts.left_out)
+    without = f"; {left_out:,} more repeat an evaluation row of the task and are left out" if left_out else ""
+    return f"Unlabelled texts to go on pretraining on: {texts.table.num_rows:,} of `{texts.source}`{without}."
+
+
+def named(item: str) -> tuple[str, str]:
     """``path`` and name of ``path:name``; a path that exists is never split, nor a drive letter."""
     path, colon, name = item.rpartition(":")
     if not colon or Path(item).exists() or len(path) < 2 or "/" in name or "\\" in name:

@@ -15,7 +15,10 @@ from foretune.errors import UsageError
 from foretune.records import KINDS
 from foretune.registry import did_you_mean
 
-_POSITIVE = ("lr", "head_lr", "epochs", "steps", "batch_size", "micro_batch", "evaluations", "patience", "shots")
+_POSITIVE = (
+    "lr", "head_lr", "epochs", "steps", "batch_size", "micro_batch", "evaluations", "patience", "shots",
+    "pretrain_steps", "pretrain_lr",
+)  # fmt: skip
 _CHOICES = {
     "kind": KINDS,
     "decay": ("linear", "cosine", "constant"),
@@ -35,10 +38,13 @@ class TuneOptions:
         ood: out-of-domain test sets, ``path`` or ``path:name``.
         data_dir: where catalog tasks lie.
         shots, dev_fraction, test_fraction, seed: what is drawn.
-        tuner, option, objective: the method; ``option`` holds ``key=value`` texts or a mapping for the tuner.
+        tuner, option, objective, objective_option: the method; ``option`` holds ``key=value`` texts or a mapping for
+            the tuner, ``objective_option`` for the objective.
         lr, head_lr, epochs, steps, batch_size, micro_batch, weight_decay, warmup, decay, clip, evaluations, patience,
             precision: the schedule. ``clip=0`` means none.
         max_length, pooling, trust_remote_code, revision: how the model is read.
+        pretrain: unlabelled texts to go on pretraining on before the task; ``pretrain_steps``, ``pretrain_lr`` and
+            ``pretrain_seed`` say how.
         budget: wall time for the whole command: ``90``, ``"90s"``, ``"20m"``, ``"1.5h"``.
     """
 
@@ -65,6 +71,7 @@ class TuneOptions:
     tuner: str | None = None
     option: Mapping[str, Any] = field(default_factory=dict)
     objective: str | None = None
+    objective_option: Mapping[str, Any] = field(default_factory=dict)
     lr: float | None = None
     head_lr: float | None = None
     epochs: float | None = None
@@ -81,6 +88,10 @@ class TuneOptions:
     max_length: int | None = None
     pooling: str | None = None
     trust_remote_code: bool = False
+    pretrain: str | None = None
+    pretrain_steps: int | None = None
+    pretrain_lr: float | None = None
+    pretrain_seed: int | None = None
     budget: str | None = None
 
     def __post_init__(self) -> None:
@@ -106,6 +117,17 @@ class TuneOptions:
         if self.max_length is not None and self.max_length < 4:
             raise UsageError(f"`--max-length` must be at least 4 tokens, but got {self.max_length}.")
         parse_budget(self.budget)
+        self._check_pretraining()
+
+    def _check_pretraining(self) -> None:
+        idle = [n for n in ("pretrain_steps", "pretrain_lr", "pretrain_seed") if getattr(self, n) is not None]
+        if idle and self.pretrain is None:
+            raise UsageError(f"`{flag(idle[0])}` is of a stage on unlabelled texts. Name them with `--pretrain`.")
+        if self.pretrain is not None and self.budget is not None:
+            raise UsageError(
+                "`--budget` cannot be kept with `--pretrain`, for the stage must be whole to be used again. Give "
+                "`--pretrain-steps` and `--steps` instead."
+            )
 
     def given(self) -> dict[str, Any]:
         """The options that differ from their defaults: what was asked, and nothing else.
@@ -135,6 +157,8 @@ def make_options(values: Mapping[str, Any]) -> TuneOptions:
             raise UsageError(f"`{key}` is not an option of `tune`.{did_you_mean(key, known)}")
     if isinstance(plain.get("option"), list | tuple):
         plain["option"] = pairs(plain["option"])
+    if isinstance(plain.get("objective_option"), list | tuple):
+        plain["objective_option"] = pairs(plain["objective_option"], texts=True)
     for name in ("ood", "choices"):
         if isinstance(plain.get(name), str):
             plain[name] = (plain[name],)
@@ -168,23 +192,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def pairs(texts: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """``["rank=16", "targets=qv"]`` as a mapping; values are read as YAML scalars.
+def pairs(given: tuple[str, ...] | list[str], texts: bool = False) -> dict[str, Any]:
+    """``["rank=16", "targets=qv"]`` as a mapping; values are read as YAML.
+
+    Args:
+        texts: every scalar stays a text, for whoever knows its type: YAML holds ``No`` for false.
 
     >>> pairs(["rank=16", "targets=qv"])
     {'rank': 16, 'targets': 'qv'}
+    >>> pairs(["words={0: No, 1: Yes}"], texts=True)
+    {'words': {'0': 'No', '1': 'Yes'}}
     """
     import yaml
 
     found: dict[str, Any] = {}
-    for text in texts:
+    for text in given:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"A tuner option is written `key=value`, but got `{text}`. Example: `--option rank=16`.")
+            raise UsageError(f"An option is written `key=value`, but got `{text}`. Example: `--option rank=16`.")
         try:
-            found[key.strip().replace("-", "_")] = float(value) if _is_float(value) else yaml.safe_load(value)
+            found[key.strip().replace("-", "_")] = _text(value) if texts else _value(value)
         except yaml.YAMLError as error:
-            raise UsageError(f"The value of the tuner option `{text}` cannot be read. Quote it.") from error
+            raise UsageError(f"The value of the option `{text}` cannot be read. Quote it.") from error
     return found
 
 
@@ -204,6 +233,27 @@ def parse_budget(text: str | None) -> float | None:
     if not 0 < seconds < float("inf"):
         raise UsageError(f"`--budget` must be a time such as 90s, 20m or 1.5h, but got `{text}`.")
     return seconds
+
+
+def _value(text: str) -> Any:
+    import yaml
+
+    return float(text) if _is_float(text) else yaml.safe_load(text)
+
+
+def _text(text: str) -> Any:
+    """``text`` itself, or the mapping of texts that it writes, as in ``{0: No, 1: Yes}``.
+
+    >>> _text("{0: No}"), _text("{text}: {answer}")
+    ({'0': 'No'}, '{text}: {answer}')
+    """
+    import yaml
+
+    try:
+        found = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        return text
+    return found if isinstance(found, dict) and all(isinstance(v, str) and v for v in found.values()) else text
 
 
 def _is_float(text: str) -> bool:

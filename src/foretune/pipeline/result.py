@@ -23,6 +23,8 @@ from foretune.training.predictor import Predictor
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from foretune.export.hand_over import Exported
+
 
 @dataclass(frozen=True)
 class Result:
@@ -84,6 +86,24 @@ class Result:
         except OSError as error:
             raise StoreError(f"The adapter cannot be copied to `{target}`: {error.strerror or error}.") from error
         return target
+
+    def export(
+        self,
+        to: str,
+        out: str | os.PathLike[str] | None = None,
+        collapse: str | None = None,
+        rank: int | None = None,
+        tolerance: float | None = None,
+    ) -> Exported:
+        """Hand the run over in a stock format, checked in a fresh process: ``foretune export``, which see.
+
+        Raises:
+            UsageError: no such format. ModelError: the run has no such form. ExportError: it did not give the recorded
+                predictions; nothing is left behind.
+        """
+        from foretune.export import export
+
+        return export(self.folder, to, None if out is None else Path(out), self.model, collapse, rank, tolerance)
 
     def report(self, out: Path | None = None) -> Path:
         """Write ``report.html`` again and return its path."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from foretune.errors import UsageError
 from foretune.objectives import for_kind
@@ -17,6 +17,7 @@ _SCHEDULE = (
     "precision",
 )  # fmt: skip
 _LAID_OVER = (*_SCHEDULE, "clip", "steps", "epochs", "option")
+_TRAINING = (*_SCHEDULE, "clip", "steps", "epochs")
 
 
 def run_config(task: Task, model: ModelRef, plan: Plan, options: TuneOptions, rows: int) -> RunConfig:
@@ -25,12 +26,17 @@ def run_config(task: Task, model: ModelRef, plan: Plan, options: TuneOptions, ro
     asked = {name: value for name in _SCHEDULE if (value := getattr(options, name)) is not None}
     if options.clip is not None:
         asked["clip"] = options.clip or None
+    if best.schedule.steps == 0 and (idle := [name for name in _TRAINING if name in options.given()]):
+        raise UsageError(
+            f"`{best.tuner.name}` trains nothing, but `{flag(idle[0])}` says how to train. Leave it out, or name "
+            "another tuner."
+        )
     schedule: Schedule = replace(best.schedule, **asked)
     if options.steps is not None:
         schedule = replace(schedule, steps=options.steps)
     elif options.epochs is not None:
         schedule = replace(schedule, steps=max(1, math.ceil(options.epochs * math.ceil(rows / schedule.batch_size))))
-    schedule = replace(schedule, evaluations=min(schedule.evaluations, schedule.steps))
+    schedule = replace(schedule, evaluations=max(1, min(schedule.evaluations, schedule.steps)))
     return RunConfig(
         model=model,
         task=replace(
@@ -67,7 +73,8 @@ def objective_of(task: Task, options: TuneOptions, plan: Plan | None) -> Part:
                 raise UsageError(
                     f"The plan says {name} `{planned}`, but `{asked}` was asked for. Leave one of them out."
                 )
-    objective = plan.best.objective if plan else Part(options.objective or for_kind(task.schema.kind))
+    chosen = plan.best.objective if plan else Part(options.objective or for_kind(task.schema.kind))
+    objective = typed(Part(chosen.name, {**chosen.options, **options.objective_option}))
     kinds = make_objective(objective).kinds
     if task.schema.kind not in kinds:
         raise UsageError(
@@ -76,4 +83,25 @@ def objective_of(task: Task, options: TuneOptions, plan: Plan | None) -> Part:
         )
     if task.schema.references and objective.name == "response":
         return Part(objective.name, {**objective.options, "references": task.schema.references})
-    return objective
+    return _identified(objective, task, options.data_dir)
+
+
+def _identified(objective: Part, task: Task, data_dir: str | None) -> Part:
+    """The part with what the files hold that its options name."""
+    made = make_objective(objective)
+    before, after = asdict(made), asdict(made.identified(task.schema, data_dir))
+    found = {name: value for name, value in after.items() if value != before[name]}
+    return Part(objective.name, {**objective.options, **found}) if found else objective
+
+
+def typed(objective: Part) -> Part:
+    """The options as the objective holds them, so that ``"4"`` and ``4`` are one run.
+
+    Raises:
+        UsageError: no such objective, or an option or value that it does not have.
+
+    >>> typed(Part("pattern", {"demonstrations": "4"})).options
+    {'demonstrations': 4}
+    """
+    made = asdict(make_objective(objective))
+    return Part(objective.name, {name: made[name] for name in objective.options})

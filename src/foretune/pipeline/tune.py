@@ -11,7 +11,16 @@ from typing import Any
 
 from foretune.errors import ForetuneError, Interrupted, StoreError, UsageError
 from foretune.pipeline import request as requests
-from foretune.pipeline.draft import READING, Draft, check_method, described, draw_rows, open_task, prepare_plan
+from foretune.pipeline.draft import (
+    READING,
+    Draft,
+    check_method,
+    described,
+    draw_rows,
+    open_task,
+    prepare_plan,
+    unlabelled,
+)
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
 from foretune.pipeline.result import Result
 from foretune.records import Plan, RunRecord, digest
@@ -63,6 +72,9 @@ def tune(
     check_method(options)
     opened = open_task(task, options)
     request = {"task": opened.fingerprint, "options": options.given(), "plan": plan.to_json() if plan else None}
+    texts = unlabelled(opened, options)
+    if texts is not None:
+        request["texts"] = texts.fingerprint
     folder = Path(out) if out is not None else default_out(opened, options, request)
     found = requests.found(folder, request, overwrite)
     if found is not None and found.status == "ok":
@@ -74,7 +86,7 @@ def tune(
         say(f"`{folder}` holds this run, {_state(found)}: going on.")
         draft = _kept(opened, options, found, folder)
     else:
-        draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began)
+        draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began, texts=texts)
         for line in (draft.sentence(), *draft.notes):
             say(line)
         draft = replace(draft, task=replace(draft.task, notes=(*draft.task.notes, *draft.notes)))

@@ -30,7 +30,7 @@ class Method(Protocol):
 
     @property
     def lr(self) -> float:
-        """Its default peak learning rate."""
+        """Its default peak learning rate; 0 where it trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Situation:
         objective: what is minimised; the task's kind decides it.
         tuner: the user's own choice; None leaves it to the recommender.
         budget_seconds: for optimizer steps alone, loading, floors and evaluation taken off. None = no limit.
+        fresh_head: whether a head of the task's own starts at random.
         seconds_per_step: of one optimizer step of the recommended batch, measured or estimated. None = not known yet:
             plan once without it, measure that plan's batch, plan again.
     """
@@ -57,6 +58,7 @@ class Situation:
     tuner: str | None = None
     budget_seconds: float | None = None
     seconds_per_step: float | None = None
+    fresh_head: bool = True
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:

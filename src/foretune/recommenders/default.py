@@ -26,7 +26,7 @@ from foretune.registry import find
 BATCH_SIZE = 16
 FEWEST_STEPS, MOST_STEPS = 200, 2_000
 EVALUATIONS = 10
-HEAD_LR = {"full": 5e-4}
+HEAD_LR = {"full": 5e-4, "adaptive": 5e-4}
 FROZEN_HEAD_LR = 2e-3
 """Of a fresh head: the lower rate where the body trains whole and can be pulled out of shape by a head in a hurry."""
 LARGE = 33_000_000_000
@@ -111,6 +111,10 @@ class PublishedDefault(Recommender):
             return None
         situation = self.situation
         method = find("tuner", situation.tuner or TUNER, situation.methods)
+        if method.lr == 0:
+            self._evidence = (f"`{method.name}` was asked for, which trains nothing: no steps, no rate.",)
+            batch = min(BATCH_SIZE, situation.rows)
+            return Recommendation(Part(method.name), situation.objective, Schedule(steps=0, batch_size=batch, lr=0.0))
         recipe = SOFT if method.name in SOFT_PROMPTS else ENCODER if situation.family == "encoder" else GENERATIVE
         rate = _rate(method, situation)
         batch = min(BATCH_SIZE, situation.rows)
@@ -167,7 +171,7 @@ def _rate(method: Method, situation: Situation) -> Rate:
 
 def _head(method: Method, situation: Situation) -> tuple[float | None, tuple[str, ...]]:
     """The rate of a head that the checkpoint does not hold, and the sentence about it."""
-    if situation.card.kind == "generation" or method.name == "head":
+    if not situation.fresh_head or situation.card.kind == "generation" or method.name == "head":
         return None, ()
     lr = HEAD_LR.get(method.name, FROZEN_HEAD_LR)
     return lr, (f"Learning rate {lr:g} for a fresh head: our choice, on training rows of two tasks (LOG.md).",)

@@ -15,6 +15,9 @@ from typing import Any
 KINDS = ("classification", "regression", "choice", "generation")
 """The four forms of a task: a label, a number, one of several candidate texts, a written response."""
 
+UNLABELLED = "text"
+"""Rows without labels. No task for a user, so it is none of ``KINDS``: what a model is trained on before a task."""
+
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text.
@@ -47,8 +50,8 @@ class ModelRef:
     Attributes:
         name: a local folder, a Hub id, or ``"demo"`` for the small encoder of the ``demo`` extra.
         fingerprint: hash of the weights; when present it stands for ``name`` in the identity.
-        pooling: ``cls``, ``mean``, ``last``, ``eos`` (encoder-decoders) or ``none`` (generation); ``auto`` is resolved
-            from the checkpoint before the run, so a record never holds it.
+        pooling: ``cls``, ``mean``, ``last``, ``eos`` (encoder-decoders) or ``none`` (the language-model head
+            answers); ``auto`` is resolved from the checkpoint before the run, so a record never holds it.
         max_length: tokens per example, special tokens and response included; longer text is cut and reported.
     """
 
@@ -151,7 +154,12 @@ class Seeds:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """model + task + tuner + objective + schedule + seeds.
+    """model + task + tuner + objective + schedule + seeds, and what the model was trained on before.
+
+    Attributes:
+        pretraining: the run over unlabelled texts whose weights this one starts from; its task is of the kind
+            ``UNLABELLED``. It says what the weights are, so it stands for ``model.name`` and ``model.fingerprint`` in
+            the identity, and the digest is the same before and after the stage has run.
 
     >>> config = RunConfig(ModelRef("demo"), TaskRef("train.csv", "classification"), Part("lora", {"rank": 8}),
     ...                    Part("head"), Schedule(steps=100), Seeds())
@@ -169,13 +177,17 @@ class RunConfig:
     objective: Part
     schedule: Schedule
     seeds: Seeds = field(default_factory=Seeds)
+    pretraining: RunConfig | None = None
 
     @property
     def digest(self) -> str:
         """The run's identity: 16 hexadecimal digits over everything that decides the outcome."""
         identity = self.to_json()
-        if self.model.fingerprint:
+        if self.model.fingerprint or self.pretraining:
             del identity["model"]["name"], identity["model"]["revision"]
+        if self.pretraining:
+            del identity["model"]["fingerprint"]
+            identity["pretraining"] = self.pretraining.digest
         if self.task.fingerprint:
             for where in ("source", "dev", "test", "ood"):
                 del identity["task"][where]
@@ -184,7 +196,7 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists, ready for ``json.dumps``."""
         plain: dict[str, Any] = json.loads(canonical(asdict(self)))
-        return plain
+        return _without_absent(plain)
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> RunConfig:
@@ -196,4 +208,12 @@ class RunConfig:
             objective=Part(**plain["objective"]),
             schedule=Schedule(**plain["schedule"]),
             seeds=Seeds(**plain["seeds"]),
+            pretraining=RunConfig.from_json(plain["pretraining"]) if plain.get("pretraining") else None,
         )
+
+
+def _without_absent(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without a stage that there was not: configs from before there were stages keep their digests."""
+    if plain["pretraining"] is None:
+        return {name: value for name, value in plain.items() if name != "pretraining"}
+    return {**plain, "pretraining": _without_absent(plain["pretraining"])}

@@ -18,6 +18,8 @@ class Cost:
         tokens: training tokens seen, padding excluded.
         adapter_bytes: size on disk of what was learned.
         flops: estimated floating-point operations of the training.
+        prompt_tokens: tokens that the model reads to answer one example, on average: the price of a long prompt. None
+            in records from before it was counted.
     """
 
     train_seconds: float = 0.0
@@ -30,6 +32,7 @@ class Cost:
     total_parameters: int = 0
     adapter_bytes: int = 0
     flops: float = 0.0
+    prompt_tokens: float | None = None
 
     @property
     def seconds(self) -> float:

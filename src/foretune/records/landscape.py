@@ -1,7 +1,8 @@
-"""Landscape: the dev score over the space that a method trained, at the weights that were kept."""
+"""Landscape: the dev score over the space that a method trained. Flatness: how scores fall around what answers."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,3 +70,37 @@ class Landscape:
             Place(tuple(p["weights"]), nan if p["score"] is None else p["score"], p["nll"]) for p in plain["places"]
         )
         return cls(**{**plain, "places": places})
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """The scores of one model and of models around it.
+
+    Attributes:
+        rest: metric -> score of the model that answers.
+        inside: the same for points of its space that were drawn at random; empty where it has one point.
+        moved: size -> the same for draws of Gaussian noise with that standard deviation on its weights.
+        reach: the size of noise that moves as far as the points in ``inside`` lie away; None without them.
+        rms: root mean square of the weights at rest: what a size is to be compared with.
+
+    >>> found = Flatness({"loss": 0.5}, ({"loss": 0.75}, {"loss": 1.25}), {0.1: ({"loss": 0.625},)}, 0.2, 1.0)
+    >>> found.change("loss"), found.change("loss", 0.1)
+    (0.5, 0.125)
+    """
+
+    rest: Mapping[str, float]
+    inside: tuple[Mapping[str, float], ...]
+    moved: Mapping[float, tuple[Mapping[str, float], ...]]
+    reach: float | None
+    rms: float
+
+    def change(self, metric: str, size: float | None = None) -> float:
+        """The mean score under noise of ``size`` (None: at the points inside) minus that at rest.
+
+        Raises:
+            KeyError: nothing was measured there.
+        """
+        around = self.inside if size is None else self.moved[size]
+        if not around:
+            raise KeyError(f"No point was drawn inside, for the model has one; `moved` has {sorted(self.moved)}.")
+        return statistics.fmean(scores[metric] for scores in around) - self.rest[metric]

@@ -1,8 +1,7 @@
 """The run beside its floors: differences with intervals, paired over examples where the floors' predictions exist.
 
 Paired is worth the trouble: run and floor fail on the same hard examples, and what they share cancels out. For shares
-of right answers the interval is Newcombe's (1998, Statistics in Medicine 17:2635, method 10): two Wilson intervals
-joined by the correlation of the paired answers. It holds at a few dozen examples, where a bootstrap is too narrow.
+of right answers the interval is Newcombe's (``evaluation/paired.py``).
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from foretune.evaluation.intervals import wilson
 from foretune.evaluation.named import METRICS
+from foretune.evaluation.paired import newcombe
 from foretune.records import Evaluation, RunRecord
 from foretune.report.predictions import COLUMNS, Rows, rows
 from foretune.report.sentences import Difference
@@ -41,33 +40,6 @@ def differences(record: RunRecord, split: str, judged: Rows | None, floors: pa.T
         else:
             found.append(_unpaired(record.metric, name, own, splits[split]))
     return tuple(found)
-
-
-def newcombe(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float]:
-    """95 % bounds of the difference of two shares of the same n examples; both arrays (n,), True where right.
-
-    >>> low, high = newcombe(np.array([True] * 32 + [False] * 18), np.array([True] * 20 + [False] * 28 + [True] * 2))
-    >>> round(low, 2), round(high, 2)
-    (0.06, 0.33)
-    """
-    n = len(first)
-    both, neither = int(np.sum(first & second)), int(np.sum(~first & ~second))
-    only_first, only_second = int(np.sum(first & ~second)), int(np.sum(~first & second))
-    covariance: float = both * neither - only_first * only_second
-    if covariance > 0:  # Newcombe's continuity correction
-        covariance = max(covariance - n / 2, 0.0)
-    one, two = both + only_first, both + only_second
-    spread = one * (n - one) * two * (n - two)
-    phi = covariance / math.sqrt(spread) if spread else 0.0
-    (low_one, high_one), (low_two, high_two) = wilson(one, n), wilson(two, n)
-    p, q = one / n, two / n
-    down = _joined(p - low_one, high_two - q, phi)
-    up = _joined(high_one - p, q - low_two, phi)
-    return p - q - down, p - q + up
-
-
-def _joined(a: float, b: float, phi: float) -> float:
-    return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
 
 
 def _floor_rows(floors: pa.Table | None, name: str, split: str) -> Rows | None:

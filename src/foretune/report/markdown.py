@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foretune.records import Evaluation, RunRecord
-from foretune.report import compare, sentences, simplex, units
-from foretune.report.snippet import PATCHED, SPARSE, base_name, is_hub_id, load_and_predict, public
+from foretune.report import compare, displacement, sentences, simplex, units
+from foretune.report.snippet import base_name, is_hub_id, library, load_and_predict, public
 
 PIPELINES = {
     "classification": "text-classification",
@@ -44,8 +44,9 @@ def card(record: RunRecord, verdict: Sequence[str] = ()) -> str:
         f"# {_plain(task_name(record))}: {record.config.tuner.name} on {_plain(base_name(record.config))}",
         " ".join(f"{_plain(sentence).rstrip('.')}." for sentence in verdict),
         f"## Results\n\n{_results(record)}",
-        f"## How to use it\n\n```python\n{load_and_predict(record.config)}```",
+        f"## How to use it\n\n```python\n{load_and_predict(record.config, record.stock_refusal)}```",
         f"## Limits\n\n{_limits(record)}",
+        *_changed(record),
         f"## Cost\n\n{_cost(record)}",
         f"Run `{record.digest}` of foretune.",
     ]
@@ -61,7 +62,7 @@ def _header(record: RunRecord, split: str | None) -> dict[str, Any]:
     config, kind = record.config, record.config.task.kind
     header: dict[str, Any] = {
         "base_model": base_name(record.config),
-        "library_name": "transformers" if config.tuner.name in (*PATCHED, *SPARSE) else "peft",
+        "library_name": library(config, record.stock_refusal),
         "pipeline_tag": PIPELINES[kind],
         "tags": ["foretune", config.tuner.name, kind],
     }
@@ -132,6 +133,13 @@ def _limits(record: RunRecord) -> str:
         said.append(f"It knows {units.plural(len(record.labels), 'label')} and gives one of them to any text whatever.")
     said += [units.short(text, LONGEST) for text in (*record.warnings, *sentences.flags(record))]
     return "\n".join(f"- {_plain(sentence)}" for sentence in said)
+
+
+def _changed(record: RunRecord) -> list[str]:
+    """Which of the base's weights are other ones now, where the tuner could say."""
+    if record.displacement is None:
+        return []
+    return ["## What it changed\n\n" + "\n".join(f"- {_plain(text)}" for text in displacement.words(record))]
 
 
 def _cost(record: RunRecord) -> str:

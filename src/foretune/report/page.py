@@ -7,24 +7,29 @@ The page holds no date of its own: the same folder gives the same bytes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
-from functools import cache
-from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from foretune.errors import StoreError
 from foretune.records import Plan, RunRecord
-from foretune.report import answers, calibration, compare, figures, sentences, simplex, tables, units
+from foretune.report import (
+    answers,
+    calibration,
+    compare,
+    displacement,
+    displacement_figures,
+    figures,
+    html,
+    sentences,
+    simplex,
+    tables,
+    units,
+)
 from foretune.report.predictions import Rows, rows
 from foretune.store.folder import read_run
 
@@ -46,15 +51,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     page = render(
         record, _plan(folder), read_table(folder, "predictions.parquet"), read_table(folder, "floors.parquet")
     )
-    path = out or folder / PAGE
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise StoreError(
-            f"`{path}` cannot be written: {error.strerror}. Free some space, or use another --out."
-        ) from error
-    return path
+    return html.written(out or folder / PAGE, page)
 
 
 def render(
@@ -68,22 +65,19 @@ def render(
     """
     split = sentences.judged_split(record.evaluations)
     judged = rows(predictions, split) if split else None
-    style = _packed("style.css")
     values = {
-        "style": Markup(style),
-        "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        "version": version("foretune"),
         "split": split,
         "facts": _facts(record),
         **_verdict(record, split, judged, floors),
         **_expected(record, plan),
         **_curve(record),
         **_simplex(record),
+        **_displacement(record),
         **_answers(record, judged),
         **_gaps(record),
         **_rest(record),
     }
-    return _template().render(values, contents=_contents(values))
+    return html.rendered("template.html.j2", ("style.css",), {**values, "contents": _contents(values)})
 
 
 def verdict(folder: Path) -> list[str]:
@@ -199,6 +193,14 @@ def _simplex(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def _displacement(record: RunRecord) -> dict[str, Any]:
+    return {
+        "displaced": displacement_figures.pictures(record),
+        "displaced_words": displacement.words(record),
+        "displaced_tables": displacement.tables(record.displacement) if record.displacement else (),
+    }
+
+
 def _answers(record: RunRecord, judged: Rows | None) -> dict[str, Any]:
     """What only the predictions can show; by kind, and nothing of it without them."""
     empty = dict.fromkeys(
@@ -276,6 +278,7 @@ CONTENTS = (
     ("scores", "All scores", ("scores",)),
     ("curve-section", "Learning curve", ("curve",)),
     ("simplex", "The simplex", ("simplex",)),
+    ("displacement", "Where the budget went", ("displaced",)),
     ("confusion", "Confusion", ("confusion", "confused")),
     ("calibration", "Calibration", ("reliability",)),
     ("ood", "Out of domain", ("gaps",)),
@@ -329,15 +332,3 @@ def read_table(folder: Path, name: str) -> pa.Table | None:
         return pq.ParquetFile(path).read()  # `pq.read_table` imports pyarrow.dataset: 0.2 s
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"`{path}` is not a readable Parquet file ({error}). Evaluate the run again.") from error
-
-
-def _packed(name: str) -> str:
-    return resources.files("foretune.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
-    environment.filters["prose"] = lambda text: Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
-    return environment.from_string(_packed("template.html.j2"))

@@ -1,8 +1,12 @@
-"""The lines of Python that load a saved adapter without foretune: stock transformers, stock peft, nothing else."""
+"""The lines of Python that load a saved adapter: stock transformers and stock peft, nothing else, wherever they can.
+
+Where the record says that they cannot, the lines are foretune's own, under the reason.
+"""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import PurePath
 
 from foretune.records import RunConfig
@@ -10,7 +14,7 @@ from foretune.records import RunConfig
 DEMO_BASE = "sentence-transformers/all-MiniLM-L6-v2"
 """What the demo model is on the Hub; the package of the ``demo`` extra holds the same weights."""
 
-PATCHED = ("full", "head", "bitfit")
+PATCHED = ("full", "adaptive", "head", "bitfit", "frozen")
 """Tuners that change the model's own parameters: saved as ``patch.safetensors``, for peft has no format for them."""
 
 SPARSE = ("dynamic-subset", "static-subset")
@@ -44,8 +48,34 @@ logits = (logits[:, -mask.shape[1] :] * mask).sum(1) / mask.sum(1)  # mean over 
 """
 
 
-def load_and_predict(config: RunConfig) -> str:
+FORETUNE = """\
+from foretune.pipeline.result import table_of
+from foretune.training.predictor import Predictor
+
+predictor = Predictor.load("adapter", model={name!r})  # the folder that holds this file
+for row in predictor(table_of([{given}])).to_pylist():
+    print(row["prediction"], row["probability"])
+"""
+
+
+def library(config: RunConfig, refusal: str | None = None) -> str:
+    """The library that the lines use to load what was saved: ``transformers``, ``peft`` or ``foretune``.
+
+    Args:
+        refusal: ``RunRecord.stock_refusal``.
+    """
+    if config.model.pooling == "none" and config.task.kind != "generation":
+        return "foretune"
+    if config.tuner.name in (*PATCHED, *SPARSE):
+        return "transformers"
+    return "foretune" if refusal else "peft"
+
+
+def load_and_predict(config: RunConfig, refusal: str | None = None) -> str:
     """A script to be run beside the folder ``adapter``; it ends with a newline.
+
+    Args:
+        refusal: ``RunRecord.stock_refusal``.
 
     >>> from foretune.records import ModelRef, Part, Schedule, TaskRef
     >>> config = RunConfig(ModelRef("demo", pooling="mean"), TaskRef("t.csv", "classification"), Part("lora"),
@@ -53,16 +83,18 @@ def load_and_predict(config: RunConfig) -> str:
     >>> "AutoModelForTokenClassification" in load_and_predict(config)
     True
     """
+    used = library(config, refusal)
+    if used == "foretune":
+        return _with_foretune(config, str(refusal))
     generation = config.task.kind == "generation"
     auto = "AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM" if generation else _auto(config)
-    own = config.tuner.name in (*PATCHED, *SPARSE)
-    library = "from safetensors.torch import load_file" if own else "from peft import PeftModel"
+    loader = "from peft import PeftModel" if used == "peft" else "from safetensors.torch import load_file"
     head = f"""\
 import json
 from pathlib import Path
 
 import torch
-{library}
+{loader}
 from transformers import {auto}, AutoTokenizer
 
 adapter = Path("adapter")  # the folder that holds this file
@@ -70,6 +102,17 @@ recipe = json.loads((adapter / "foretune.json").read_text(encoding="utf-8"))
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 """
     return head + (_base_writer(config) if generation else _base(config)) + _adapter(config.tuner.name) + _use(config)
+
+
+def _with_foretune(config: RunConfig, refusal: str) -> str:
+    why = textwrap.wrap(" ".join(refusal.replace("`", "'").split()), 100)
+    if config.task.kind == "choice":
+        given = '{"text": "the question", "choices": ["one answer", "another answer"]}'
+    elif "pair" in config.task.columns:
+        given = '{"text": "a text", "pair": "the second text"}'
+    else:
+        given = '"a prompt"' if config.task.kind == "generation" else '"a text"'
+    return "".join(f"# {line}\n" for line in why) + FORETUNE.format(name=base_name(config), given=given)
 
 
 def _auto(config: RunConfig) -> str:
@@ -134,6 +177,7 @@ base.config.pad_token_id = tokenizer.pad_token_id
 def _adapter(tuner: str) -> str:
     if tuner in SPARSE:
         return """\
+# PEFT stops here at KeyError: 'DST'. For a folder that it loads: foretune export RUN --to supertuning
 delta, weights = load_file(adapter / "adapter_model.safetensors"), dict(base.named_parameters())
 with torch.no_grad():
     for key, value in delta.items():

@@ -114,6 +114,7 @@ def cost(record: RunRecord) -> Table | None:
         ),
         (spent.total_parameters, "all parameters", units.large(spent.total_parameters)),
         (spent.adapter_bytes, "saved adapter", units.size(spent.adapter_bytes)),
+        (spent.prompt_tokens, "tokens read per answer", f"{spent.prompt_tokens or 0:.1f}"),
         (spent.tokens, "training tokens, padding excluded", units.large(spent.tokens)),
         (spent.flops, "training operations, estimated", units.flops(spent.flops)),
     )

@@ -34,7 +34,7 @@ CODE = frozenset("{}[]()<>;=_/\\|&*^%$#@~`")
 """Characters that are common in source code and rare in prose."""
 
 
-def card(name: str, schema: Schema, train: pa.Table, rows: Mapping[str, int]) -> TaskCard:
+def card(name: str, schema: Schema, train: pa.Table, rows: Mapping[str, int], sketch: tuple[str, ...] = ()) -> TaskCard:
     """Describe a task by its training rows.
 
     Features, where they apply (an input is the text with its pair or its choices; words are separated by white space):
@@ -52,6 +52,7 @@ def card(name: str, schema: Schema, train: pa.Table, rows: Mapping[str, int]) ->
         schema: its kind and class names.
         train: training rows, ``SPLIT_COLUMNS``.
         rows: split -> number of rows, for the card's counts.
+        sketch: of the whole source, ``Task.sketch``; without it copies of the task are known by their bytes alone.
 
     >>> nothing = [None, None]
     >>> table = pa.table({"text": ["a b", "a b c d"], "pair": nothing, "choices": nothing, "label": ["x", "y"]})
@@ -78,6 +79,7 @@ def card(name: str, schema: Schema, train: pa.Table, rows: Mapping[str, int]) ->
         majority=float(counts.max() / counts.sum()) if classified else 0.0,
         label_entropy=_entropy(counts) if classified else 0.0,
         features={feature: float(value) for feature, value in features.items()},
+        sketch=sketch,
     )
 
 

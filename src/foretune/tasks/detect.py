@@ -83,6 +83,22 @@ def detect(rows: Rows, said: Said | None = None) -> Schema:
     return _labelled(finder)
 
 
+def text_column(rows: Rows) -> str:
+    """The column of the text in rows without labels: by its usual name, or the only one of free text.
+
+    Raises:
+        DataError: none or several could be it.
+    """
+    try:
+        return _Finder(rows, Said()).text([])
+    except DataError as error:
+        listed = ", ".join(f"`{name}`" for name in rows.table.column_names)
+        raise DataError(
+            f"{rows.where} must have the columns of the task or one column of texts, but which of {listed} is it? Call "
+            "it `text`."
+        ) from error
+
+
 class _Finder:
     """The columns that are not yet taken, with what is known of their contents."""
 

@@ -24,6 +24,7 @@ from foretune.tasks.load import is_catalog_name, split_of
 from foretune.tasks.normal import as_names
 from foretune.tasks.opening import Opened, Source, open_source, read_rows
 from foretune.tasks.schema import SPLIT_COLUMNS, Schema
+from foretune.tasks.sketch import sketch
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +186,11 @@ class Task:
         """SHA-256 over all splits and out-of-domain sets: the same wherever and in whatever format they are stored."""
         shifted = {name: digest_rows(table) for name, table in self.ood.items()}
         return digest({"splits": self.draw_key, "ood": shifted}, 64)
+
+    @cached_property
+    def sketch(self) -> tuple[str, ...]:
+        """The smallest hashes of the texts of all splits, by which copies are found; see ``tasks/sketch.py``."""
+        return sketch(self.splits.values())
 
     def class_map(self, ood: str) -> np.ndarray:
         """Index of each class of this task among those of an out-of-domain set, int64 ``(classes,)``.

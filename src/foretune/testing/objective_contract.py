@@ -26,8 +26,9 @@ import pytest
 from foretune.errors import UsageError
 from foretune.models import Checkpoint, build, open_checkpoint
 from foretune.objectives import Encoded, Objective, make
-from foretune.records import KINDS, ModelRef, Part
-from foretune.tasks import Task
+from foretune.records import KINDS, UNLABELLED, ModelRef, Part, Seeds
+from foretune.tasks import Schema, Task
+from foretune.tasks.unlabelled import open_texts
 from foretune.testing import toys
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class ObjectiveContract:
         place = opened.table.schema.get_field_index("label")
         bare = opened.table.set_column(place, "label", pa.nulls(len(opened.table), pa.string()))
         encoded = opened.objective.encode(bare, None, opened.checkpoint)
-        assert encoded.targets is None
+        assert encoded.targets is None or opened.objective.kinds == (UNLABELLED,)
         rows = opened.all_rows()[:5]
         np.testing.assert_array_equal(answers(opened, encoded, rows), answers(opened, opened.encoded, rows))
 
@@ -160,7 +161,7 @@ class ObjectiveContract:
 
     def test_the_kinds_are_known(self) -> None:
         assert self.objective.kinds
-        assert set(self.objective.kinds) <= set(KINDS)
+        assert set(self.objective.kinds) <= {*KINDS, UNLABELLED}
 
 
 @lru_cache(maxsize=1)
@@ -169,14 +170,23 @@ def open_at(objective: Objective, name: str, pooling: str) -> Opened:
     import torch
 
     kind = objective.kinds[0]
-    task = Task.from_records(toys.rows(kind), kind=kind)
-    table = task.splits["train"]
+    table, targets, schema = _toy_task(kind)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         checkpoint = open_checkpoint(ModelRef(str(toys.checkpoint(Path(folder), name)), pooling=pooling), kind)
-        model = build(checkpoint, objective.outputs(len(task.schema.labels))).module
-    encoded = objective.encode(table, None if kind == "generation" else task.targets(table), checkpoint)
+        model = build(checkpoint, objective.outputs(len(schema.labels))).module
+    objective = objective.for_task(schema, {"train": table}, Seeds(), checkpoint)
+    encoded = objective.encode(table, targets, checkpoint)
     return Opened(objective.fitted(encoded, checkpoint), checkpoint, table, encoded, model)
+
+
+def _toy_task(kind: str) -> tuple[pa.Table, np.ndarray | None, Schema]:
+    """The rows of the toy task of ``kind``, their targets and what they mean."""
+    if kind == UNLABELLED:
+        return open_texts(toys.rows(kind)).table, None, Schema(UNLABELLED)
+    task = Task.from_records(toys.rows(kind), kind=kind)
+    table = task.splits["train"]
+    return table, None if kind == "generation" else task.targets(table), task.schema
 
 
 def answers(opened: Opened, encoded: Encoded, rows: np.ndarray) -> np.ndarray:

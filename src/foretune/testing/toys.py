@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretune.models.network import quiet
+from foretune.records import UNLABELLED
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +123,7 @@ def batch(
 def tokenizer(name: str, chat: bool = False) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words for the toy ``name``, with the special tokens where its family has them.
 
-    Ids 0, 1 and 2 are padding, start and end at once, and unknown.
+    Ids 0, 1 and 2 are padding, start and end at once, and unknown; the last one is an encoder's mask.
 
     >>> tokenizer("bert")("good film")["input_ids"], tokenizer("llama")("good film")["input_ids"]
     ([1, 3, 12, 1], [1, 3, 12])
@@ -130,7 +131,8 @@ def tokenizer(name: str, chat: bool = False) -> PreTrainedTokenizerFast:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    known = {word: i for i, word in enumerate(("[PAD]", "</s>", "[UNK]", *WORDS))}
+    masks = ("[MASK]",) if name in ENCODERS else ()
+    known = {word: i for i, word in enumerate(("[PAD]", "</s>", "[UNK]", *WORDS, *masks))}
     words = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     single, pair = {
@@ -146,6 +148,7 @@ def tokenizer(name: str, chat: bool = False) -> PreTrainedTokenizerFast:
         bos_token="</s>",
         eos_token="</s>",
         unk_token="[UNK]",
+        mask_token=masks[0] if masks else None,
         model_input_names=["input_ids", *types, "attention_mask"],
     )
     made.chat_template = CHAT if chat else None
@@ -180,9 +183,9 @@ def checkpoint(folder: Path, name: str, *, chat: bool = False, seed: int = 0, **
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
-    """48 labelled rows of ``kind`` (one of ``records.KINDS``) that a toy can learn: is the word in them kind or not?
+    """48 rows of ``kind`` (one of ``records.KINDS``) that a toy can learn: is the word in them kind or not?
 
-    A choice offers two or three candidates, of which one is kind.
+    A choice offers two or three candidates, of which one is kind. ``records.UNLABELLED`` rows are the texts alone.
 
     >>> rows("classification")[0], rows("choice")[1]["choices"]
     ({'text': 'the good film was', 'label': 'good'}, ['film', 'good', 'bad'])
@@ -201,6 +204,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
                 "label": str(int(i % 3 > 0)),
             },
             "generation": {"prompt": text, "response": label},
+            UNLABELLED: {"text": text},
         }
         made.append(row[kind])
     return made

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from foretune.evaluation import Inputs, floors, probe
-from foretune.models import features
-from foretune.objectives import Encoded
+from foretune.models import Checkpoint, features
+from foretune.objectives import Encoded, for_kind
+from foretune.objectives import make as make_objective
 from foretune.objectives.base import pad_inputs
-from foretune.records import Evaluation
+from foretune.records import Evaluation, Part
 from foretune.training.batches import by_length
 from foretune.training.folder import prediction_rows, write_table
 from foretune.training.measure import gold, judged
 from foretune.training.prepare import Prepared
+
+if TYPE_CHECKING:
+    import torch
 
 Floors = dict[str, dict[str, Evaluation]]
 
@@ -50,11 +54,17 @@ def simple_floors(run: Prepared) -> dict[str, dict[str, Any]]:
 def embedding_floor(run: Prepared) -> dict[str, Any]:
     """Logistic or ridge regression on the frozen model's pooled features.
 
-    A candidate of a multiple choice is a row of its own, right or wrong; its question's candidates are then normalised.
+    The text is read as the kind's own objective reads it, without prompt or demonstrations. A candidate of a multiple
+    choice is a row of its own, right or wrong; its question's candidates are then normalised.
     """
     splits = ("train", *_splits(run))
-    vectors = {split: _features(run, run.encoded[split]) for split in splits}
     kind, classes = run.task.schema.kind, len(run.task.schema.labels)
+    plain = make_objective(Part(for_kind(kind)))
+    own = isinstance(run.engine.objective, type(plain))
+    vectors = {
+        split: _features(run, run.encoded[split] if own else plain.encode(table, None, run.engine.checkpoint))
+        for split, table in run.tables.items()
+    }
     if kind != "choice":
         targets = gold(run, "train")
         return {s: probe(vectors["train"], targets, vectors[s], kind, classes) for s in splits[1:]}
@@ -74,18 +84,22 @@ def _per_question(chance: np.ndarray, encoded: Encoded) -> np.ndarray:
     return table / table.sum(1, keepdims=True)
 
 
-def _features(run: Prepared, encoded: Encoded) -> np.ndarray:
-    checkpoint = run.engine.checkpoint
+def frozen_features(checkpoint: Checkpoint, encoded: Encoded, device: torch.device) -> np.ndarray:
+    """The untouched model's pooled hidden states ``(sequences, hidden)``, in the order of ``encoded``."""
     order = list(by_length(encoded.tokens.lengths))
 
     def batches() -> Iterator[dict[str, Any]]:
         for rows in order:
             yield pad_inputs(encoded, rows, checkpoint)
 
-    found = features(checkpoint, batches(), run.engine.accelerator.device)
+    found = features(checkpoint, batches(), device)
     placed = np.empty_like(found)
     placed[np.concatenate(order)] = found
     return placed
+
+
+def _features(run: Prepared, encoded: Encoded) -> np.ndarray:
+    return frozen_features(run.engine.checkpoint, encoded, run.engine.accelerator.device)
 
 
 def _splits(run: Prepared) -> list[str]:

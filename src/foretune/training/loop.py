@@ -69,7 +69,7 @@ def fit(
     progress = progress or Progress()
     schedule, accelerator = run.config.schedule, run.engine.accelerator
     tuner, bare, optimizer = run.engine.tuner, run.engine.bare, make_optimizer(run)
-    order = Order(run.encoded["train"].lengths, schedule.batch_size, stream("order", run.config.seeds.order))
+    order = Order(run.learning.lengths, schedule.batch_size, stream("order", run.config.seeds.order))
     measured = evaluation_steps(schedule)
     state, best = _resume(checkpoints, run, optimizer)
     if state.step == 0:
@@ -85,7 +85,7 @@ def fit(
                 rows = order.step(state.step)
                 loss = optimizer_step(run, optimizer, rows, state.step)
                 state.step += 1
-                state.tokens += int(run.encoded["train"].sizes[rows].sum())
+                state.tokens += int(run.learning.sizes[rows].sum())
             spent = watch.seconds["train"] + watch.seconds["eval"]
             progress.step(state.step, loss, spent / state.step * (schedule.steps - state.step))
 
@@ -128,17 +128,18 @@ def optimizer_step(run: Prepared, optimizer: Optimizer, rows: np.ndarray, step: 
     import torch
 
     schedule = run.config.schedule
+    rate = learning_rate(schedule, step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * rate
     loss = _backward(run, rows, step)
     if not math.isfinite(loss):
         raise DivergedError(
             f"The training loss became {loss} at step {step + 1} of {schedule.steps} with a learning rate of "
             f"{schedule.lr:g}. Try a lower `--lr`, or `--precision fp32`."
         )
-    rate = learning_rate(schedule, step)
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * rate
     if schedule.clip is not None:
-        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], schedule.clip)
+        clipped = [parameter for group in optimizer.param_groups if group["clip"] for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(clipped, schedule.clip)
     optimizer.step()
     run.engine.tuner.after_step(run.engine.bare, step + 1)
     optimizer.zero_grad(set_to_none=True)
@@ -149,7 +150,7 @@ def _backward(run: Prepared, rows: np.ndarray, step: int) -> float:
     """Gradients of the mean loss over the global batch, and that loss."""
     import torch
 
-    accelerator, encoded = run.engine.accelerator, run.encoded["train"]
+    accelerator, encoded = run.engine.accelerator, run.learning
     tuner, bare = run.engine.tuner, run.engine.bare
     world, rank = accelerator.num_processes, accelerator.process_index
     weight = run.engine.objective.weight(encoded, rows)

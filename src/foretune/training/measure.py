@@ -40,8 +40,9 @@ def score_dev(run: Prepared) -> dict[str, float]:
     """The task's metric and the loss on dev, by which a checkpoint is chosen.
 
     Where the tuner holds several models, each example is judged by several of them: the metric is that of all pairs of
-    member and example, and beside it stand the mean over members and its Monte-Carlo error. Accuracy is the same
-    pooled or meaned; correlations and F1 are not.
+    member and example, or the mean over members, as ``Tuner.dev_pooling`` says. Beside it stand the mean with its
+    Monte-Carlo error, and the pooled metric where it does not choose. Accuracy is the same pooled or meaned;
+    correlations and F1 are not.
     """
     engine, schema, encoded = run.engine, run.task.schema, run.encoded["dev"]
     count = engine.tuner.dev_members(engine.bare)
@@ -55,12 +56,15 @@ def score_dev(run: Prepared) -> dict[str, float]:
     if ensemble is None:
         return {schema.metric: score(truth, guesses[0]), "loss": loss}
     each = np.array([score(truth, guess) for guess in guesses])
-    return {
-        schema.metric: score(_joined([truth] * count), _joined(guesses)),
+    pooled, mean = score(_joined([truth] * count), _joined(guesses)), float(each.mean())
+    told = {
         "loss": loss,
-        f"{schema.metric}_member_mean": float(each.mean()),
+        f"{schema.metric}_member_mean": mean,
         f"{schema.metric}_monte_carlo_error": float(each.std(ddof=1) / np.sqrt(count)),
     }
+    if engine.tuner.dev_pooling == "mean":
+        return {schema.metric: mean, **told, f"{schema.metric}_pooled": pooled}
+    return {schema.metric: pooled, **told}
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -15,28 +15,31 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(run: Prepared) -> Optimizer:
-    """The tuner's optimizer (AdamW) over groups of equal rate and decay: {body, fresh head} x {matrices, vectors}.
+    """The tuner's optimizer (AdamW) over groups of equal rate, decay and clipping.
 
-    Biases and norms (one dimension) are not decayed, as in BERT's own recipe; a tuner may say otherwise of its own. A
-    head that starts at random may have a rate of its own (``Schedule.head_lr``): the rate that keeps pretrained weights
-    intact hardly moves it.
+    They are {body, fresh head} x {matrices, vectors}. Biases and norms (one dimension) are not decayed, as in BERT's
+    own recipe; a tuner may say otherwise of its own. A head that starts at random may have a rate of its own
+    (``Schedule.head_lr``): the rate that keeps pretrained weights intact hardly moves it.
     """
     schedule = run.config.schedule
-    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
-    for name, parameter in trainable(run.engine.bare).items():
+    tuner, bare = run.engine.tuner, run.engine.bare
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in trainable(bare).items():
         fresh = any(f".{module}." in f".{name}" for module in run.fresh)
-        decay = run.engine.tuner.decay(name, schedule.weight_decay if parameter.dim() >= 2 else 0.0)
-        groups.setdefault((fresh, decay), []).append(parameter)
-    return run.engine.tuner.optimizer_for(
-        run.engine.bare,
+        decay = tuner.decay(name, schedule.weight_decay if parameter.dim() >= 2 else 0.0)
+        groups.setdefault((fresh, decay, tuner.clips(bare, name)), []).append(parameter)
+    return tuner.optimizer_for(
+        bare,
         [
             {
                 "params": parameters,
                 "peak": (schedule.head_lr or schedule.lr) if fresh else schedule.lr,
                 "weight_decay": decay,
+                "clip": clip,
             }
-            for (fresh, decay), parameters in groups.items()
+            for (fresh, decay, clip), parameters in groups.items()
         ],
+        schedule,
     )
 
 

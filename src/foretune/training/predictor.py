@@ -19,6 +19,7 @@ from foretune.records import ModelRef, Part
 from foretune.training.engine import Engine, make_accelerator
 from foretune.training.folder import RECIPE, RECIPE_FORMAT, prediction_rows
 from foretune.training.measure import predicted
+from foretune.training.prepare import require_whole_prompts
 from foretune.tuners import Tuner
 from foretune.tuners import make as make_tuner
 
@@ -96,7 +97,9 @@ class Predictor:
     def _encoded(self, table: pa.Table) -> Encoded:
         if not len(table):
             raise DataError("There must be rows to predict, but there are none. Give at least one.")
-        return self.engine.objective.encode(table, None, self.engine.checkpoint)
+        encoded = self.engine.objective.encode(table, None, self.engine.checkpoint)
+        require_whole_prompts(self.engine.objective, {"new": encoded})
+        return encoded
 
     def _guess(self, outputs: np.ndarray) -> Any:
         objective, checkpoint = self.engine.objective, self.engine.checkpoint

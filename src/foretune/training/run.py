@@ -8,20 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foretune.errors import DivergedError, Interrupted, ResourceError
+from foretune.errors import DivergedError, Interrupted, ModelError, ResourceError
 from foretune.evaluation import fit_temperature, gap, temperature_note
-from foretune.records import Cost, Evaluation, Gap, RunConfig, RunRecord
+from foretune.models import model_card
+from foretune.records import Evaluation, Gap, RunConfig, RunRecord, TaskCard, Teaching
 from foretune.tasks import Task
 from foretune.tasks.describe import card
+from foretune.training.costs import cost_of
 from foretune.training.floors import measure_floors
 from foretune.training.folder import save_adapter, save_predictions
+from foretune.training.landmarks import landmarks
 from foretune.training.landscape import measure_landscape
 from foretune.training.loop import SAVE_EVERY_SECONDS, fit
 from foretune.training.measure import gold, judged, predictions
-from foretune.training.meters import PeakMemory, Stopwatch, training_flops
+from foretune.training.meters import PeakMemory, Stopwatch
 from foretune.training.prepare import Prepared, prepare
 from foretune.training.probe import require_room
 from foretune.training.progress import Progress
+from foretune.training.references import judge_teacher, told
+from foretune.training.stages import pretrained
 from foretune.training.state import State
 from foretune.training.surroundings import is_main, surroundings
 
@@ -60,6 +65,10 @@ def train(
     started, watch = _now(), Stopwatch()
     note = _Note(folder if is_main() else None, RunRecord(config, "running", started=started))
     try:
+        if config.pretraining is not None:
+            task = task if task is not None else Task.from_ref(config.task, data_dir=data_dir)
+            config, stage = pretrained(config, task, data_dir=data_dir, progress=progress, save_every=save_every)
+            note.keep(replace(note.record, stage=stage))
         with watch("setup"):
             progress.phase("preparing the data and the model")
             memory, run = _prepare(config, task, data_dir)
@@ -83,17 +92,22 @@ def train(
             if floors:
                 progress.phase("measuring the floors")
             below = measure_floors(run, folder) if floors and is_main() else {}
+            card = _with_landmarks(note.record.card, run) if floors and is_main() else note.record.card
         record = replace(
             note.so_far(),
             status="ok",
+            card=card,
             evaluations=outcome.evaluations,
             floors=below,
             gaps=outcome.gaps,
             landscape=landscape,
+            teaching=outcome.teaching,
+            warnings=(*note.record.warnings, *outcome.warnings),
+            displacement=run.engine.tuner.displacement(run.engine.bare),
             temperature=outcome.temperature,
             chosen_step=-state.best[2] if state.best else state.step,
             notes=(*note.record.notes, *_stopped_early(run, state), *outcome.notes),
-            cost=_cost(run, state, watch, memory),
+            cost=cost_of(run, state, watch, memory),
             finished=_now(),
         )
         if folder and is_main():
@@ -115,13 +129,16 @@ def train(
 
 @dataclass(frozen=True)
 class Outcome:
-    """The judged outputs: evaluations and raw outputs by split, gaps, the temperature fitted on dev, notes on it."""
+    """The judged outputs: evaluations and raw outputs by split, gaps, the temperature fitted on dev, what the teacher
+    scores, and what a reader should know of these."""
 
     evaluations: Mapping[str, Evaluation]
     outputs: Mapping[str, np.ndarray]
     gaps: tuple[Gap, ...]
     temperature: float | None
     notes: tuple[str, ...] = ()
+    teaching: Teaching | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def judge_all(run: Prepared) -> Outcome:
@@ -143,7 +160,9 @@ def judge_all(run: Prepared) -> Outcome:
         for split in outputs
         if (name := split.removeprefix("ood:")) != split and inside in outputs
     )
-    return Outcome(evaluations, outputs, gaps, temperature, tuple(notes))
+    teaching = judge_teacher(run)
+    said, raised = told(teaching, schema.metric, evaluations) if teaching else ((), ())
+    return Outcome(evaluations, outputs, gaps, temperature, (*notes, *said), teaching, raised)
 
 
 class _Note:
@@ -200,39 +219,49 @@ def _prepare(config: RunConfig, task: Task | None, data_dir: str | None) -> tupl
 
 def _describe(record: RunRecord, run: Prepared) -> RunRecord:
     rows = {split: len(table) for split, table in run.tables.items()}
-    cut = {split: e.cut for split, e in run.encoded.items() if e.cut}
-    limit = run.config.model.max_length
+    cut = {split: e.cut for split, e in run.encoded.items() if e.cut and not run.engine.objective.in_context}
+    limit, stage = run.config.model.max_length, record.stage
     return replace(
         record,
         config=run.config,
         metric=run.task.schema.metric,
-        card=card(run.task.name, run.task.schema, run.tables["train"], rows),
+        card=card(run.task.name, run.task.schema, run.tables["train"], rows, run.task.sketch),
+        model=model_card(run.engine.checkpoint),
         labels=run.task.schema.labels,
+        stock_refusal=_stock_refusal(run),
         initial_hash=run.initial_hash,
+        sample=run.draw.sha256,
         surroundings=surroundings(str(run.engine.accelerator.device), run.engine.accelerator.num_processes),
-        notes=tuple(dict.fromkeys((*run.task.notes, *run.draw.notes))),
-        warnings=tuple(
+        notes=tuple(dict.fromkeys((*run.task.notes, *run.draw.notes, *(stage.sentences() if stage else ())))),
+        warnings=(stage.warnings if stage else ())
+        + tuple(
             f"{n} of {len(run.encoded[split])} texts in {split} are longer than {limit} tokens and lose their end."
             for split, n in cut.items()
         ),
     )
 
 
-def _cost(run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory) -> Cost:
-    total = sum(p.numel() for p in run.engine.bare.parameters())
-    trained = run.engine.tuner.size(run.engine.bare)
-    embedded = run.engine.bare.get_input_embeddings().weight.numel()  # type: ignore[operator]
-    return Cost(
-        train_seconds=state.seconds.get("train", 0.0),
-        eval_seconds=state.seconds.get("eval", 0.0) + watch.seconds["eval"],
-        setup_seconds=watch.seconds["setup"],
-        floor_seconds=watch.seconds["floors"],
-        peak_bytes=memory.peak,
-        tokens=state.tokens,
-        trainable_parameters=trained,
-        total_parameters=total,
-        flops=training_flops(total - embedded, min(trained, total - embedded), state.tokens),
-    )
+def _with_landmarks(card: TaskCard | None, run: Prepared) -> TaskCard | None:
+    """The card with what the frozen base model makes of the training rows."""
+    if card is None:
+        return None
+    seen = landmarks(run.task, run.tables["train"], run.engine.checkpoint, run.engine.accelerator.device)
+    return replace(card, features={**card.features, **seen})
+
+
+def _stock_refusal(run: Prepared) -> str | None:
+    engine = run.engine
+    if engine.objective.language and run.task.schema.kind == "classification":
+        return (
+            f"The objective `{engine.objective.name}` answers with words of the language model, in a prompt that "
+            "foretune writes."
+        )
+    try:
+        engine.tuner.require_stock(engine.checkpoint.config)
+    except ModelError as error:
+        return str(error)
+    members = engine.tuner.answering_members(engine.bare)
+    return f"{members} members answered together, of which stock PEFT loads one model." if members > 1 else None
 
 
 def _stopped_early(run: Prepared, state: State) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from foretune.errors import UsageError
 from foretune.records import Part
 from foretune.registry import did_you_mean, find
 from foretune.tuners import _peft
+from foretune.tuners.adaptive import Adaptive
 from foretune.tuners.base import Ensemble, FixedPoints, Tuner
-from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
+from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset, SubsetTuner
+from foretune.tuners.frozen import Frozen
 from foretune.tuners.heads import head_modules, modules_outside_backbone
 from foretune.tuners.limits import check_length, positions
 from foretune.tuners.patch import BitFit, Full, Head
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
 TUNERS: dict[str, type[Tuner]] = {
     tuner.name: tuner
     for tuner in (
-        *(Full, Head, BitFit, LNTuning),
+        *(Full, Adaptive, Head, BitFit, LNTuning),
         *(LoRA, RsLoRA, DoRA, IA3),
         *(PromptTuning, PrefixTuning, PrefixSubspace),
         *(DynamicSubset, StaticSubset),
+        Frozen,
     )
 }
 
@@ -86,6 +89,10 @@ def get_peft_model(base: PreTrainedModel, tuner: Tuner | str | PeftConfig, adapt
         tuner = make(Part(tuner))
     if isinstance(tuner, PeftTuner | PrefixTuner):
         return tuner.attach(base, modules_outside_backbone(base), adapter_name)
+    if isinstance(tuner, SubsetTuner):
+        from foretune.tuners.subset import peft_model
+
+        return peft_model.attach(base, tuner, modules_outside_backbone(base), adapter_name)
     if isinstance(tuner, Tuner):
         if adapter_name != "default":
             raise UsageError(
@@ -107,11 +114,13 @@ def get_peft_model(base: PreTrainedModel, tuner: Tuner | str | PeftConfig, adapt
 __all__ = [
     "IA3",
     "TUNERS",
+    "Adaptive",
     "BitFit",
     "DoRA",
     "DynamicSubset",
     "Ensemble",
     "FixedPoints",
+    "Frozen",
     "Full",
     "Head",
     "LNTuning",

@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,42 @@ def require_tested(installed: str | None = None) -> None:
         raise UsageError(
             f"foretune was tested with peft {TESTED}, but peft {found} is installed. Run: pip install 'peft{TESTED}'."
         )
+
+
+def register(name: str, config: type[PeftConfig], tuner: type[nn.Module], face: type[PeftModel]) -> None:
+    """Make ``PeftModel.from_pretrained`` and ``peft.get_peft_model`` know the method ``name``: ``config`` reads its
+    file, and ``face`` is what they return, around a ``tuner``. Doing it again changes nothing.
+
+    Only PEFT's own tables are filled. PEFT finds the class to return by a task type, so a configuration of this method
+    carries ``name`` as that.
+
+    Raises:
+        UsageError: a peft that foretune was not tested with, or another library has taken the name.
+    """
+    import peft
+    from peft.utils import register_peft_method
+
+    require_tested()
+    known = peft.PEFT_TYPE_TO_CONFIG_MAPPING.get(name)
+    if known is config:
+        return
+    if known is not None:
+        raise UsageError(
+            f"PEFT's type `{name}` is that of `{known.__module__}` already. Import that library in another process."
+        )
+    if name not in peft.PeftType.__members__:
+        _extend(peft.PeftType, name)
+    register_peft_method(name=name.lower(), config_cls=config, model_cls=tuner)
+    peft.MODEL_TYPE_TO_PEFT_MODEL_MAPPING[name] = face
+
+
+def _extend(kind: type[Enum], name: str) -> None:
+    """Add the member ``name`` to an enumeration of strings, as ``aenum.extend_enum`` would."""
+    member = str.__new__(kind, name)  # type: ignore[type-var]
+    member._name_, member._value_ = name, name
+    type.__setattr__(kind, name, member)
+    kind._member_names_.append(name)
+    kind._member_map_[name] = kind._value2member_map_[name] = member
 
 
 def task_type(network: PreTrainedModel) -> str | None:

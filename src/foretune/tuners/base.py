@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from foretune.errors import UsageError
-from foretune.records import Part, Space
+from foretune.records import Displacement, Flatness, PaperReference, Part, Schedule, Space
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,11 +56,13 @@ class Tuner(ABC):
     Attributes:
         name: what records, the command line and the registry call it.
         space: the hyperparameters it offers, learning rate (``lr``) included.
-        lr: its default peak learning rate; a rate is part of a method, for no rate serves two of them.
+        lr: its default peak learning rate; a rate is part of a method, for no rate serves two of them. 0: it trains
+            nothing.
         mergeable: whether ``merge`` has an answer; otherwise it raises ``ModelError``.
         reversible: whether ``disabled`` has an answer; otherwise it raises ``ModelError``.
         collapsible: whether it holds several models, of which ``collapse`` picks one; otherwise it raises
             ``UsageError``.
+        paper_reference: what the method's paper publishes, where runs may one day be held against it.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - read by Pydantic, not a field
@@ -71,11 +73,17 @@ class Tuner(ABC):
     mergeable: ClassVar[bool] = True
     reversible: ClassVar[bool] = True
     collapsible: ClassVar[bool] = False
+    paper_reference: ClassVar[PaperReference | None] = None
 
     @property
     def part(self) -> Part:
         """The name and options that ``make`` turns back into this tuner."""
         return Part(self.name, asdict(self))
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.lr > 0
 
     @abstractmethod
     def attach(self, network: PreTrainedModel, fresh: Sequence[str] = ()) -> nn.Module:
@@ -144,8 +152,14 @@ class Tuner(ABC):
         """How many numbers the method trains, the head included."""
         return sum(tensor.numel() for tensor in self.learned(model).values())
 
-    def optimizer_for(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> Optimizer:
-        """The optimizer over ``groups`` (``params``, ``weight_decay`` and what the caller adds): AdamW."""
+    def optimizer_for(
+        self, model: nn.Module, groups: Sequence[dict[str, Any]], schedule: Schedule | None = None
+    ) -> Optimizer:
+        """The optimizer over ``groups`` (``params``, ``weight_decay`` and what the caller adds): AdamW.
+
+        Args:
+            schedule: of the run, if there is one.
+        """
         import torch
 
         return torch.optim.AdamW(list(groups), fused=True)
@@ -153,6 +167,11 @@ class Tuner(ABC):
     def decay(self, name: str, rate: float) -> float:
         """The weight decay of the parameter ``name``, where the schedule says ``rate``."""
         return rate
+
+    def clips(self, model: nn.Module, name: str) -> bool:
+        """Whether the gradient of the parameter ``name`` counts in the norm that the schedule clips; False where the
+        method's optimizer limits its steps itself."""
+        return True
 
     def before_pass(self, model: nn.Module, seed: int, sizes: np.ndarray) -> None:
         """Called before every training pass, for methods that draw random numbers of their own.
@@ -164,7 +183,10 @@ class Tuner(ABC):
         return None
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
-        """What is added to the mean loss of a step, a scalar; None for nothing."""
+        """What is added to the mean loss of a step, a scalar; None for nothing.
+
+        The recorded training loss is without it, so that methods and weights of the term compare.
+        """
         return None
 
     def ensemble(self, model: nn.Module, size: int, samples: int) -> Ensemble | None:
@@ -187,6 +209,12 @@ class Tuner(ABC):
         """What of several members' answers is averaged: ``probabilities`` or ``logits``."""
         return "probabilities"
 
+    @property
+    def dev_pooling(self) -> str:
+        """How several members' judgements become one score of dev: ``pooled``, the metric over all pairs of member and
+        example, or the ``mean`` of the members' metrics."""
+        return "pooled"
+
     def collapse(self, model: nn.Module, point: str) -> nn.Module:
         """The one of several models that ``point`` names; the work is done in place.
 
@@ -207,6 +235,22 @@ class Tuner(ABC):
         """The points of the method's own space whose score on dev a reader should see; None for no such space.
 
         Every point costs a pass over dev at the end of a run.
+        """
+        return None
+
+    def displacement(self, model: nn.Module) -> Displacement | None:
+        """Where and how far the base's own weights were moved, for a reader; None where a method has nothing to say.
+
+        Asked once, of the weights that were kept.
+        """
+        return None
+
+    def flatness(self, model: nn.Module, score: Callable[[], Mapping[str, float]], **options: Any) -> Flatness | None:
+        """How the scores of ``model`` fall around what it has learned; None where a method cannot be moved about.
+
+        Args:
+            score: metric -> score of ``model`` as it is when this is called.
+            options: of the method's own, such as the sizes of noise.
         """
         return None
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from foretune.errors import ModelError, UsageError
-from foretune.records import Choice, Real, Space
+from foretune.records import Choice, Displacement, PaperReference, Real, Schedule, Space
 from foretune.tuners.base import Tuner
 from foretune.tuners.heads import head_modules
+from foretune.tuners.subset.cadence import BOUND, PRESETS, Cadence
 
 if TYPE_CHECKING:
     import torch
@@ -29,21 +30,25 @@ class SubsetTuner(Tuner):
 
     Attributes:
         density: share of the tuned weights that may be away from the base, in (0, 1].
-        silo: which weights share a budget: those of a ``tensor``, a ``layer``, a ``module_type``, or all (``global``).
+        silo: which weights share a budget: those of a ``tensor``, a ``layer``, a ``module_type``, all (``global``), or
+            a ``tensor`` but for fused experts, of which then each has its own (``expert``).
         optimizer: ``adafactor`` (no momentum, O(rows + columns) state), ``adamw`` (dense moments) or ``sgd``.
         k_min: weights that every silo keeps at least.
         targets: ``all-linear``, ``attention`` or ``qv``, as for LoRA.
         more: ``embeddings``, ``norms``, ``biases``: tuned in part as well.
         weight_decay: of the tuned weights; it moves large ones, so in a moving subset it also decides which stay.
+        backend: weights move where they lie (``inplace``), or the subset lies over them (``adapter``); ``auto``: over
+            those that are quantised.
     """
 
     density: float = 0.001
-    silo: Literal["tensor", "layer", "module_type", "global"] = "tensor"
+    silo: Literal["tensor", "layer", "module_type", "global", "expert"] = "tensor"
     optimizer: Literal["adafactor", "adamw", "sgd"] = "adafactor"
     k_min: int = 1
     targets: Literal["all-linear", "attention", "qv"] = "all-linear"
     more: tuple[Literal["embeddings", "norms", "biases"], ...] = ()
     weight_decay: float = 0.0
+    backend: Literal["auto", "inplace", "adapter"] = "auto"
 
     lr: ClassVar[float] = 3e-4
 
@@ -52,11 +57,15 @@ class SubsetTuner(Tuner):
         """Which weights may be away from the base."""
 
     def __post_init__(self) -> None:
-        rules = {
-            "0 < density <= 1": 0 < self.density <= 1,
-            "k_min >= 1": self.k_min >= 1,
-            "weight_decay >= 0": self.weight_decay >= 0,
-        }
+        self._require(
+            {
+                "0 < density <= 1": 0 < self.density <= 1,
+                "k_min >= 1": self.k_min >= 1,
+                "weight_decay >= 0": self.weight_decay >= 0,
+            }
+        )
+
+    def _require(self, rules: Mapping[str, bool]) -> None:
         for rule, kept in rules.items():
             if not kept:
                 name = next(word for word in rule.split() if word.isidentifier())
@@ -64,19 +73,25 @@ class SubsetTuner(Tuner):
 
     def attach(self, network: PreTrainedModel, fresh: Sequence[str] = ()) -> nn.Module:
         from foretune.tuners.subset import model as subsets
+        from foretune.tuners.subset import overlay
+        from foretune.tuners.subset.processes import require_unpartitioned
         from foretune.tuners.subset.rules import RULES
 
         heads = head_modules(network, fresh)
+        require_unpartitioned(network)
+        names = subsets.targets(network, heads, self.targets, self.more)
         return subsets.attach(
             network,
             heads,
-            subsets.targets(network, heads, self.targets, self.more),
+            names,
             density=self.density,
             silo=self.silo,
             distance=self.distance_name(),
             least=self.k_min,
-            rule=RULES[self.optimizer](weight_decay=self.weight_decay),
+            rule=RULES[self.optimizer](weight_decay=self.weight_decay, bound=self.reach()),
             movement=self.movement(),
+            **self.beyond(),
+            overlaid=overlay.overlaid(network, heads, names, self.backend),
         )
 
     def save(self, model: nn.Module, folder: Path) -> None:
@@ -98,10 +113,12 @@ class SubsetTuner(Tuner):
 
     def merge(self, model: nn.Module) -> PreTrainedModel:
         from foretune.tuners.subset import model as subsets
+        from foretune.tuners.subset import overlay
 
         subsets.subset_of(model)
-        del vars(model)[subsets.ATTRIBUTE]
-        return cast("PreTrainedModel", model)
+        network = overlay.merged(cast("PreTrainedModel", model))
+        del vars(network)[subsets.ATTRIBUTE]
+        return network
 
     @contextmanager
     def disabled(self, model: nn.Module) -> Iterator[PreTrainedModel]:
@@ -110,11 +127,20 @@ class SubsetTuner(Tuner):
         with subsets.at_base(model):
             yield cast("PreTrainedModel", model)
 
-    def optimizer_for(self, model: nn.Module, groups: Sequence[dict[str, Any]]) -> Optimizer:
-        from foretune.tuners.subset.model import dst_optimizer
+    def optimizer_for(
+        self, model: nn.Module, groups: Sequence[dict[str, Any]], schedule: Schedule | None = None
+    ) -> Optimizer:
+        from foretune.tuners.subset.model import dst_optimizer, freeable
 
-        kind, settings = dst_optimizer(model)
+        known: dict[str, Any] = {} if schedule is None else {"steps": schedule.steps, "free": freeable(model, schedule)}
+        kind, settings = dst_optimizer(model, **known)
         return kind(groups, **settings)
+
+    def clips(self, model: nn.Module, name: str) -> bool:
+        from foretune.tuners.subset.model import subset_of
+
+        subset = subset_of(model)
+        return not (subset.rule.bounds_itself and name in {part.name for part in subset.parts})
 
     def learned(self, model: nn.Module) -> dict[str, torch.Tensor]:
         from foretune.tuners.subset import model as subsets
@@ -140,16 +166,34 @@ class SubsetTuner(Tuner):
         """By what a moving subset is chosen."""
         return "abs"
 
+    def reach(self) -> float | None:
+        """By how many times the rate a weight may move in one step; None for no bound."""
+        return None
+
+    def beyond(self) -> dict[str, Any]:
+        """What becomes of weights that leave the subset: keywords of ``subset.model.attach``."""
+        return {}
+
+    def displacement(self, model: nn.Module) -> Displacement | None:
+        """Where the subset lies and how far its weights are from the base; None before one is chosen."""
+        from foretune.tuners.subset.displacement import measure
+
+        return measure(model)
+
     def monitor(self, model: nn.Module) -> Mapping[str, float]:
-        """Share of the subset that the last step exchanged; the least displacement in it, as a mean over silos."""
+        """Of the last step the share of the subset that was exchanged, and the least displacement in it, as a mean over
+        silos; where not all weights compete in every step, in what share of the steps so far they did (``dense``), and
+        of how many silos it is certain that no other weight can enter (``certified``)."""
         from foretune.tuners.subset.model import subset_of
 
-        silos = [silo for silo in subset_of(model).silos if silo.chosen]
+        subset = subset_of(model)
+        silos = [silo for silo in subset.silos if silo.chosen]
         if not silos:
             return {}
         return {
             "churn": sum(silo.change.entered for silo in silos) / sum(silo.k for silo in silos),
-            "least_displacement": sum(silo.change.least for silo in silos) / len(silos),
+            "least_displacement": sum(silo.least() for silo in silos) / len(silos),
+            **subset.movement.monitor(silos),
         }
 
 
@@ -163,10 +207,33 @@ class DynamicSubset(SubsetTuner):
     suite has its nearest relative, SHiRA; sparse runs bear about ten times the rate of full fine-tuning.
 
     Attributes:
-        distance: ``abs``: |W - W0|; ``rel``: that over |W0|.
+        distance: ``abs``: |W - W0|; ``rel``: that over |W0|; or a name given to ``register_distance``.
+        preset: ``exact``: all weights compete in every step. ``fast``: in each of the first 10 % of the steps, then in
+            every 20th, no more after half of them, nor where none can enter. The four fields below say it one by one.
+        select_steps: share of the run, from its beginning, in which all weights compete in every step.
+        refresh_every: afterwards they do in every so many steps; 0: never again.
+        select_until: share of the run after which they do no more.
+        freeze: ``certificate``: nor where no weight outside can reach the subset in one step.
+        gather: in the other steps gradients are computed for the subset alone, which saves a third of the arithmetic.
+            False computes all of them, as a control.
+        bound: no weight moves by more than ``bound * lr`` in a step. Without it gradients that are seen rarely diverge,
+            so where they are gathered it is 3 if not given.
+        reset: weights that leave the subset go back to the base. False is a control, not the method: they stay where
+            they are, and more than the budget ends up away from the base.
+        dropped_state: of weights that leave, AdamW's moments are kept (``keep``), set to zero (``reset``), or kept for
+            no weight outside the subset at all (``mask``).
     """
 
-    distance: Literal["abs", "rel"] = "abs"
+    distance: str = "abs"
+    preset: Literal["exact", "fast"] = "exact"
+    select_steps: float | None = None
+    refresh_every: int | None = None
+    select_until: float | None = None
+    freeze: Literal["never", "certificate"] | None = None
+    gather: bool = True
+    bound: float | None = None
+    reset: bool = True
+    dropped_state: Literal["keep", "reset", "mask"] = "keep"
 
     name: ClassVar[str] = "dynamic-subset"
     space: ClassVar[Space] = Space(
@@ -176,14 +243,63 @@ class DynamicSubset(SubsetTuner):
             "distance": Choice(("abs", "rel")),
         }
     )
+    paper_reference: ClassVar[PaperReference] = PaperReference("Stahlberg et al. 2024", "arXiv 2411.08610")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require(
+            {
+                "0 < select_steps <= 1": self.select_steps is None or 0 < self.select_steps <= 1,
+                "refresh_every >= 0": self.refresh_every is None or self.refresh_every >= 0,
+                "0 <= select_until <= 1": self.select_until is None or 0 <= self.select_until <= 1,
+                "bound > 0": self.bound is None or self.bound > 0,
+            }
+        )
+        cadence = self.cadence
+        if self._gathers and self.optimizer == "adamw":
+            raise UsageError(
+                "AdamW needs all gradients in every step, but they are not computed in every step here. Use "
+                "`optimizer=adafactor` or `sgd`, or `gather=false`."
+            )
+        if cadence.certify and (self.distance != "abs" or self.weight_decay or not self.reset):
+            raise UsageError(
+                "That no weight can enter is certain for `distance=abs`, `weight_decay=0` and `reset=true`, but got "
+                f"distance={self.distance}, weight_decay={self.weight_decay:g}, reset={self.reset}. Use `freeze=never`."
+            )
+        if self.dropped_state != "keep" and self.optimizer != "adamw":
+            raise UsageError(
+                f"Only AdamW has moments for every weight, but got dropped_state={self.dropped_state} with "
+                f"optimizer={self.optimizer}. Leave it out."
+            )
+
+    @property
+    def _gathers(self) -> bool:
+        return self.gather and not self.cadence.exact
+
+    @property
+    def cadence(self) -> Cadence:
+        """In which steps all weights compete."""
+        given: dict[str, Any] = {
+            "share": self.select_steps,
+            "every": self.refresh_every,
+            "until": self.select_until,
+            "certify": None if self.freeze is None else self.freeze == "certificate",
+        }
+        return replace(PRESETS[self.preset], **{key: value for key, value in given.items() if value is not None})
 
     def movement(self) -> Movement:
         from foretune.tuners.subset.movement import Moving
 
-        return Moving()
+        return Moving(self.cadence, self.gather)
 
     def distance_name(self) -> str:
         return self.distance
+
+    def reach(self) -> float | None:
+        return BOUND if self.bound is None and (self._gathers or self.cadence.certify) else self.bound
+
+    def beyond(self) -> dict[str, Any]:
+        return {"left": not self.reset, "dropped": self.dropped_state}
 
 
 DynamicSubsetConfig = DynamicSubset
@@ -194,9 +310,11 @@ DynamicSubsetConfig = DynamicSubset
 class StaticSubset(SubsetTuner):
     """The control for a moving subset: the same budget, silos and rules, with a mask that is chosen once.
 
-    ``random`` is a mask by chance, ``gradient`` and ``fisher`` take the largest summed gradients or their squares over
-    the first ``warmup`` steps (during which these weights stay), ``largest`` and ``smallest`` the pretrained weights of
-    that size. ``lr`` as for the moving subset, so that a difference is the moving.
+    ``random`` is a mask by chance; ``tensors`` takes whole tensors by chance until the budget is spent (after the
+    placement control APET, arXiv 2306.02320; for ``silo=global``); ``gradient`` and ``fisher`` take the largest summed
+    gradients or their squares over the first ``warmup`` steps (during which these weights stay); ``largest`` and
+    ``smallest`` the pretrained weights of that size. ``lr`` as for the moving subset, so that a difference is the
+    moving.
 
     Attributes:
         mask: by what the subset is chosen.
@@ -204,7 +322,7 @@ class StaticSubset(SubsetTuner):
         seed: of the random mask.
     """
 
-    mask: Literal["random", "gradient", "fisher", "largest", "smallest"] = "random"
+    mask: Literal["random", "tensors", "gradient", "fisher", "largest", "smallest"] = "random"
     warmup: int = 1
     seed: int = 0
 
@@ -221,6 +339,11 @@ class StaticSubset(SubsetTuner):
         super().__post_init__()
         if self.warmup < 1:
             raise UsageError(f"`warmup >= 1` must hold, but got warmup={self.warmup}.")
+        if self.mask == "tensors" and self.silo == "tensor":
+            raise UsageError(
+                "Whole tensors are chosen among several, but with `silo=tensor` each has a budget of its own. Use "
+                "`silo=global`."
+            )
         if self.warmup > 1 and self.mask not in ("gradient", "fisher"):
             raise UsageError(
                 f"A mask by {self.mask} looks at no gradients, but got warmup={self.warmup}. Leave it out."

@@ -6,14 +6,14 @@ Both are one implementation (``tuners.prefix``): a plain prefix is a simplex wit
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from foretune.errors import ModelError, UsageError
-from foretune.records import Choice, Real, Space
+from foretune.records import Choice, Flatness, PaperReference, Real, Space
 from foretune.tuners.base import Ensemble, FixedPoints, Tuner
 from foretune.tuners.heads import head_modules
 from foretune.tuners.prefix.rules import check
@@ -80,6 +80,12 @@ class PrefixTuner(Tuner):
 
         require_stock(self.name, self.settings().get("position_mode", "shift"), config)
 
+    def flatness(self, model: nn.Module, score: Callable[[], Mapping[str, float]], **options: Any) -> Flatness | None:
+        """See ``tuners.prefix.flatness``, whose options these are."""
+        from foretune.tuners.prefix.flatness import flatness
+
+        return flatness(as_prefix(model), score, **options)
+
     def after_step(self, model: nn.Module, step: int) -> None:
         if step == 1:
             from foretune.tuners.prefix.passes import require_gradients
@@ -136,6 +142,8 @@ class PrefixSubspace(PrefixTuner):
         length: virtual tokens, in every layer.
         dev_samples: members that judge every dev text; None is 10 for a head, and the midpoint alone where text is
             written, for that costs a generation each.
+        dev_pool: how they choose the checkpoint: by the metric over all pairs of member and text (``pooled``), or by
+            the ``mean`` of the members' metrics. Only for accuracy are the two the same; the curve has both.
         dev_seed: of their weights, which are the same at every evaluation.
         predict: ``midpoint`` or ``ensemble``: who answers in the end.
         predict_samples: members of the ensemble.
@@ -160,6 +168,7 @@ class PrefixSubspace(PrefixTuner):
     position_mode: Literal["shift", "no_shift"] = "shift"
     weight_decay_vertices: float = 0.0
     dev_samples: int | None = None
+    dev_pool: Literal["pooled", "mean"] = "pooled"
     dev_seed: int = 0
     predict: Literal["midpoint", "ensemble"] = "midpoint"
     predict_samples: int = 10
@@ -176,6 +185,7 @@ class PrefixSubspace(PrefixTuner):
     )
     lr: ClassVar[float] = 5e-3
     collapsible: ClassVar[bool] = True
+    paper_reference: ClassVar[PaperReference] = PaperReference("Falissard et al. 2023", "arXiv 2310.15793")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,12 +199,15 @@ class PrefixSubspace(PrefixTuner):
             if not kept:
                 name = rule.split()[0]
                 raise UsageError(f"`{rule}` must hold, but got {name}={vars(self)[name]!r}.")
+        if self.predict == "ensemble" and self.n_vertices == 1:
+            raise UsageError(
+                'predict="ensemble" takes members of a simplex, but got n_vertices=1, which is one prefix. '
+                'Use predict="midpoint", or `n_vertices >= 2`.'
+            )
 
     def settings(self) -> dict[str, Any]:
-        own = ("length", "weight_decay_vertices", "dev_samples", "dev_seed")
-        return {
-            name: value for name, value in asdict(self).items() if name not in own and not name.startswith("predict")
-        }
+        of_the_loop = ("length", "weight_decay_vertices", "dev_", "predict")
+        return {name: value for name, value in asdict(self).items() if not name.startswith(of_the_loop)}
 
     def decay(self, name: str, rate: float) -> float:
         """Of the vertices ``weight_decay_vertices``, of the head the schedule's, but for its biases as ever."""
@@ -231,6 +244,10 @@ class PrefixSubspace(PrefixTuner):
     def averaging(self) -> str:
         return self.predict_average
 
+    @property
+    def dev_pooling(self) -> str:
+        return self.dev_pool
+
     def answering_members(self, model: nn.Module) -> int:
         return self.predict_samples if self.predict == "ensemble" else 1
 
@@ -244,7 +261,7 @@ class PrefixSubspace(PrefixTuner):
         return SimplexPoints(prefixed)
 
     def monitor(self, model: nn.Module) -> Mapping[str, float]:
-        """Mean cosine and distance over pairs of vertices, and those of the closest pair."""
+        """Mean cosine and distance over pairs of vertices, and those of the closest pair; a diversity term if any."""
         import torch
 
         from foretune.tuners.prefix.simplex import pairwise_cosines, pairwise_distances
@@ -254,12 +271,13 @@ class PrefixSubspace(PrefixTuner):
             return {}
         with torch.no_grad():
             vertices = prefixed.vertices
-            cosines, distances = pairwise_cosines(vertices), pairwise_distances(vertices)
+            cosines, distances, penalty = pairwise_cosines(vertices), pairwise_distances(vertices), prefixed.penalty
         return {
             "vertex_cosine": float(cosines.mean()),
             "vertex_cosine_max": float(cosines.max()),
             "vertex_distance": float(distances.mean()),
             "vertex_distance_min": float(distances.min()),
+            **({} if penalty is None else {"diversity_term": float(penalty)}),
         }
 
 

@@ -23,6 +23,9 @@ QUERIES = ("query", "q_proj", "q_lin", "q", "query_proj", *FUSED)
 KEYS = ("key", "k_proj", "k_lin", "k", "key_proj", *FUSED)
 VALUES = ("value", "v_proj", "v_lin", "v", "value_proj", *FUSED)
 
+UNDER = "base_layer"
+"""What a wrapper calls the layer that it lies over: not a layer of its own."""
+
 
 def linears(network: PreTrainedModel, heads: Sequence[str], scope: str = "all-linear") -> list[str]:
     """Linear maps (GPT-2's transposed ones included) inside the layer stack and outside ``heads``.
@@ -34,7 +37,7 @@ def linears(network: PreTrainedModel, heads: Sequence[str], scope: str = "all-li
     names = [
         name
         for name, module in network.named_modules()
-        if is_linear(module) and re.search(r"\.\d+\.", name) and not within(name, heads)
+        if is_linear(module) and re.search(r"\.\d+\.", name) and not within(name, heads) and leaf(name) != UNDER
     ]
     keep: dict[str, Callable[[str], bool]] = {
         "all-linear": lambda name: True,

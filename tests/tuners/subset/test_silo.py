@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from foretune.errors import DivergedError, UsageError
+from foretune.testing import toys
+from foretune.tuners.dynamic_subset import DynamicSubset
+from foretune.tuners.subset.model import save, subset_of
 from foretune.tuners.subset.rules import RULES, Adafactor, AdamW, Rule, Whole
 from foretune.tuners.subset.silo import DISTANCES, Part, Silo, budget
-from foretune.tuners.subset.topk import threshold, top
+from foretune.tuners.subset.topk import merged, threshold, top
 
 finite = st.floats(0, 2.0**100, width=32)
 
@@ -28,7 +34,7 @@ class Reference:
 
     def step(self, grads: list[torch.Tensor], lr: float) -> None:
         hats = [
-            self.rule.propose(Part("", w), g.clone(), s, lr).dense()
+            self.rule.propose(Part("", w), g.clone(), s, lr).dense().view(w.shape)
             for w, g, s in zip(self.weights, grads, self.states, strict=True)
         ]
         scores = torch.cat([self.distance(h - b, b).flatten() for h, b in zip(hats, self.base, strict=True)])
@@ -37,6 +43,11 @@ class Reference:
         keep[order] = True
         masks = keep.split([h.numel() for h in hats])
         self.weights = [torch.where(m.view_as(h), h, b) for m, h, b in zip(masks, hats, self.base, strict=True)]
+
+
+def project(silo: Silo, *hats: torch.Tensor) -> None:
+    """A step in which an optimizer would put the weights at ``hats``."""
+    silo.project([Whole(part, hat) for part, hat in zip(silo.parts, hats, strict=True)])
 
 
 def gradients(shapes: list[tuple[int, ...]], seed: int) -> list[torch.Tensor]:
@@ -139,7 +150,7 @@ def test_check_02_no_other_choice_costs_less():
     base = torch.randn(9, generator=torch.Generator().manual_seed(1))
     hat = base + torch.tensor([0.5, -0.5, 0.1, 0.0, 0.3, -0.3, 0.3, 0.2, 0.05])
     weight = base.clone()
-    Silo("w", [Part("w", weight)], 4).project([Whole(hat)])
+    project(Silo("w", [Part("w", weight)], 4), hat)
 
     def cost(kept: tuple[int, ...]) -> float:
         return sum(float((hat - base).abs()[i]) for i in range(9) if i not in kept)
@@ -149,12 +160,13 @@ def test_check_02_no_other_choice_costs_less():
     assert mine == (0, 1, 4, 5)
 
 
+@pytest.mark.parametrize("foreach", [False, True], ids=["one_by_one", "foreach"])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_check_03_a_density_of_one_is_the_dense_optimizer_bit_for_bit(decay: float):
+def test_check_03_a_density_of_one_is_the_dense_optimizer_bit_for_bit(decay: float, foreach: bool):
     base = torch.randn(8, 6, generator=torch.Generator().manual_seed(2))
     weight, dense = base.clone(), torch.nn.Parameter(base.clone())
     silo, rule, state = Silo("w", [Part("w", weight)], 48), AdamW(weight_decay=decay), {}
-    optimizer = torch.optim.AdamW([dense], lr=1e-2, weight_decay=decay, foreach=False)
+    optimizer = torch.optim.AdamW([dense], lr=1e-2, weight_decay=decay, foreach=foreach)
     for step in range(200):
         grad = gradients([(8, 6)], step)[0]
         dense.grad = grad.clone()
@@ -163,11 +175,49 @@ def test_check_03_a_density_of_one_is_the_dense_optimizer_bit_for_bit(decay: flo
         assert torch.equal(weight, dense.detach()), step
 
 
+@pytest.mark.parametrize("shape", [(8, 6), (7,), (3, 4, 5)], ids=["matrix", "vector", "experts"])
+def test_check_03_a_density_of_one_is_dense_adafactor_bit_for_bit_and_that_of_transformers(shape: tuple[int, ...]):
+    base = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    weight, dense, other = base.clone(), base.clone(), torch.nn.Parameter(base.clone())
+    silo, rule, state, own = Silo("w", [Part("w", weight)], base.numel()), Adafactor(), {}, {}
+    settings = {"relative_step": False, "scale_parameter": False, "warmup_init": False}
+    theirs = transformers.Adafactor([other], lr=1e-2, **settings)
+    for step in range(200):
+        grad = gradients([shape], step)[0]
+        dense = rule.propose(Part("w", dense), grad.clone(), own, 1e-2).dense().view(shape).clone()
+        other.grad = grad.clone()
+        theirs.step()
+        silo.project([rule.propose(silo.parts[0], grad, state, 1e-2)])
+        assert torch.equal(weight, dense), step
+    torch.testing.assert_close(weight, other.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_check_06_places_beyond_2_to_the_31_are_merged_looked_up_and_written_as_they_are(tmp_path: Path):
+    far = [2**31 - 1, 2**31 + 5, 2**32 + 7]
+    index, order = merged(torch.tensor([3, far[1]]), torch.tensor([far[0], far[2]]), without=torch.tensor([0]))
+    assert index.tolist() == far
+    assert order.tolist() == [2, 1, 3]
+    part = Part("w", torch.empty(0))
+    part.index = torch.tensor([2**31 + 9])
+    state = {"row": torch.zeros(2**20), "column": torch.zeros(2**12)}
+    state["row"][2**19], state["column"][9] = 2.0, 3.0
+    assert float(Adafactor()._factored(part, state)) == 2.0 / (2.0 / 2**20) * 3.0
+    network = DynamicSubset().attach(toys.network("bert"))
+    near, away = subset_of(network).parts[:2]
+    near.gathered = lambda: (torch.tensor(far[:1]), torch.ones(1), torch.ones(1))
+    away.gathered = lambda: (torch.tensor(far), torch.ones(3), torch.ones(3))
+    save(network, tmp_path, {})
+    found = load_file(tmp_path / "adapter_model.safetensors")
+    for part, kind, places in ((near, torch.int32, far[:1]), (away, torch.int64, far)):
+        assert found[f"{part.name}.dst_indices"].dtype == kind
+        assert found[f"{part.name}.dst_indices"].tolist() == places
+
+
 def test_check_04_a_budget_below_one_keeps_the_least_and_moves_nothing_else():
     assert budget(100, 1e-6) == 1
     base = torch.randn(100)
     weight = base.clone()
-    Silo("w", [Part("w", weight)], budget(100, 1e-6)).project([Whole(base + torch.arange(100) / 100)])
+    project(Silo("w", [Part("w", weight)], budget(100, 1e-6)), base + torch.arange(100) / 100)
     assert (weight != base).nonzero().flatten().tolist() == [99]
 
 
@@ -182,7 +232,7 @@ def test_resetting_gives_the_base_back_bit_for_bit():
     base = torch.randn(30).to(torch.bfloat16)
     weight = base.clone()
     silo = Silo("w", [Part("w", weight)], 7)
-    silo.project([Whole(base.float() + torch.randn(30))])
+    project(silo, base.float() + torch.randn(30))
     assert not torch.equal(weight, base)
     silo.parts[0].reset()
     assert torch.equal(weight, base)

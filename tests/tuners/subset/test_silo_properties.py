@@ -35,6 +35,11 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().view(torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32)
 
 
+def project(silo: Silo, hats: Sequence[torch.Tensor]) -> None:
+    """A step in which an optimizer would put the weights at ``hats``."""
+    silo.project([Whole(part, hat) for part, hat in zip(silo.parts, hats, strict=True)])
+
+
 def require_whole(silo: Silo, bases: Sequence[torch.Tensor]) -> None:
     """Exactly ``k`` rising places, and everything beside them is the base bit for bit."""
     assert silo.chosen == silo.k
@@ -70,10 +75,10 @@ def test_the_same_proposal_twice_changes_nothing_more(data: st.DataObject, sizes
     hats = [drawn(data, shape) for shape in sizes]
     parts = [Part(str(i), drawn(data, shape)) for i, shape in enumerate(sizes)]
     silo = Silo("s", parts, data.draw(st.integers(1, sum(map(len, parts)))), DISTANCES[distance])
-    silo.project([Whole(hat) for hat in hats])
+    project(silo, hats)
     before = [(part.weight.clone(), part.index.clone()) for part in parts]
     assert silo.change.entered == silo.k
-    silo.project([Whole(hat) for hat in hats])
+    project(silo, hats)
     assert silo.change.entered == 0
     for part, (weight, index) in zip(parts, before, strict=True):
         assert torch.equal(part.weight, weight)
@@ -88,9 +93,9 @@ def test_the_order_of_parts_decides_ties_and_nothing_else(data: st.DataObject, s
     kept = []
     for places in (list(range(len(sizes))), order):
         silo = Silo("s", [Part(str(i), bases[i].clone()) for i in places], k)
-        silo.project([Whole(hats[i]) for i in places])
+        project(silo, [hats[i] for i in places])
         kept.append({part.name: set(part.index.tolist()) for part in silo.parts})
-    least = silo.change.least
+    least = silo.least()
     distances = {str(i): (hats[i] - bases[i]).abs().flatten() for i in range(len(sizes))}
     for name, one in kept[0].items():
         assert all(float(distances[name][place]) == least for place in one ^ kept[1][name])
@@ -124,9 +129,9 @@ def test_check_18_a_static_mask_does_not_take_what_is_not_a_number():
     silo, mask, state = Silo("w", [part], 6), Static("largest"), {}
     part.parameter.grad = torch.ones(6)
     mask.watch(part, state)
-    mask.step(silo, [state], [Whole(torch.full((6,), 2.0))])
+    mask.judge(silo, [state], [Whole(part, torch.full((6,), 2.0))])()
     with pytest.raises(DivergedError, match="`w` infinite or not a number"):
-        mask.step(silo, [state], [Whole(torch.full((6,), float("nan")))])
+        mask.judge(silo, [state], [Whole(part, torch.full((6,), float("nan")))])()
     assert part.weight.tolist() == [2.0] * 6
 
 
@@ -136,7 +141,7 @@ def test_a_random_mask_differs_between_silos_of_one_shape():
         (part,), state = silo.parts, {}
         part.parameter.grad = torch.ones(20, 20)
         Static("random").watch(part, state)
-        Static("random").step(silo, [state], [Whole(torch.ones(20, 20))])
+        Static("random").judge(silo, [state], [Whole(part, torch.ones(20, 20))])()
     a, b, again = (silo.parts[0].index.tolist() for silo in silos)
     assert a == again
     assert len(set(a) & set(b)) < 15

@@ -93,6 +93,22 @@ def test_check_14_tied_embeddings_are_tuned_once_and_stay_tied():
         assert torch.equal(model.lm_head.weight, base)
 
 
+@pytest.mark.parametrize("rule", ["adafactor", "adamw", "sgd"])
+def test_check_14_norm_vectors_have_silos_of_their_own_and_all_but_these_places_are_the_base(rule: str):
+    tuner, network = DynamicSubset(density=0.2, more=("norms",), optimizer=rule), toys.network("bert")
+    base = {n: p.detach().clone() for n, p in network.named_parameters()}
+    model = tuner.attach(network, toys.fresh(network))
+    train(model, toys.batch(network), tuner, 3)
+    vectors = [silo.parts[0] for silo in subset_of(model).silos if silo.parts[0].parameter.dim() == 1]
+    assert {part.name for part in vectors} == {name for name in base if "LayerNorm" in name}
+    for part in vectors:
+        away = (part.weight != base[part.name]).nonzero().flatten()
+        assert torch.equal(away, part.index)
+        assert len(away) == int(0.2 * len(part))
+    with tuner.disabled(model):
+        assert all(torch.equal(part.weight, base[part.name]) for part in vectors)
+
+
 def test_check_18_a_layer_stack_without_matrices_is_refused():
     config = toys.network("bert").config
     config.num_hidden_layers = 0

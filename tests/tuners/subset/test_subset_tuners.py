@@ -84,7 +84,7 @@ def test_a_random_mask_follows_its_seed():
     assert index(0) == index(0) != index(1)
 
 
-@pytest.mark.parametrize("silo", ["tensor", "layer", "module_type", "global"])
+@pytest.mark.parametrize("silo", ["tensor", "layer", "module_type", "global", "expert"])
 def test_every_silo_keeps_exactly_its_share(silo: str):
     model, _ = tuned(DynamicSubset(density=0.03, silo=silo))
     for group in subset_of(model).silos:
@@ -180,7 +180,7 @@ def test_tied_weights_are_named_once_and_more_kinds_come_by_request():
     assert all(network.get_parameter(name).dim() >= 2 for name in plain)
 
 
-def test_rows_of_an_embedding_that_no_text_used_stay_the_base():
+def test_check_14_rows_of_an_embedding_that_no_text_used_stay_the_base():
     tuner = DynamicSubset(density=0.5, more=("embeddings",), optimizer="sgd")
     model, base = tuned(tuner)
     name = "bert.embeddings.word_embeddings.weight"

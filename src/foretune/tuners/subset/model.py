@@ -15,20 +15,25 @@ import torch
 
 from foretune.errors import ModelError, UsageError
 from foretune.tuners.heads import keep_float32, within
+from foretune.tuners.subset.experts import ExpertSilo
+from foretune.tuners.subset.guarded import GuardedOptimizer
 from foretune.tuners.subset.movement import Movement
-from foretune.tuners.subset.optimizer import SubsetOptimizer
+from foretune.tuners.subset.quantised import described
 from foretune.tuners.subset.rules import Rule
-from foretune.tuners.subset.silo import DISTANCES, Part, Silo, budget
+from foretune.tuners.subset.sharded import ShardedSilo, as_shards, copy_into, full, part_of
+from foretune.tuners.subset.silo import Part, Silo, budget, distance_named
 from foretune.tuners.targets import leaf, linears, norms
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from foretune.records import Schedule
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ATTRIBUTE = "foretune_subset"
 FORMAT = 1
-SILOS = ("tensor", "layer", "module_type", "global")
+SILOS = ("tensor", "layer", "module_type", "global", "expert")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Subset:
         heads: modules that are trained whole.
         head_base: host copies of the head's first values.
         rule, movement: how weights move, and which of them may.
+        dropped: what becomes of the moments of weights that leave, see ``SubsetOptimizer``.
     """
 
     silos: tuple[Silo, ...]
@@ -47,6 +53,7 @@ class Subset:
     head_base: Mapping[str, torch.Tensor]
     rule: Rule
     movement: Movement
+    dropped: str = "keep"
 
     @property
     def parts(self) -> list[Part]:
@@ -56,7 +63,7 @@ class Subset:
     @property
     def size(self) -> int:
         """Weights that may be away from the base, the head left out."""
-        return sum(silo.k for silo in self.silos)
+        return sum(max(silo.k, silo.chosen) for silo in self.silos)
 
 
 def targets(network: PreTrainedModel, heads: Sequence[str], scope: str, more: Sequence[str]) -> list[str]:
@@ -83,10 +90,10 @@ def targets(network: PreTrainedModel, heads: Sequence[str], scope: str, more: Se
 def silo_of(name: str, how: str) -> str:
     """The silo that the tensor ``name`` belongs to.
 
-    >>> [silo_of("bert.encoder.layer.3.attention.query.weight", how) for how in SILOS]
+    >>> [silo_of("bert.encoder.layer.3.attention.query.weight", how) for how in SILOS[:4]]
     ['bert.encoder.layer.3.attention.query.weight', 'bert.encoder.layer.3', 'query', 'all']
     """
-    if how == "tensor":
+    if how in ("tensor", "expert"):
         return name
     if how == "layer":
         match = re.match(r"(.*?\.\d+)\.", name)
@@ -105,105 +112,226 @@ def attach(
     least: int,
     rule: Rule,
     movement: Movement,
+    overlaid: Mapping[str, Part],
+    left: bool = False,
+    dropped: str = "keep",
 ) -> PreTrainedModel:
     """Make ``names`` (in part) and ``heads`` (whole) trainable and nothing else.
 
+    Args:
+        overlaid: the parts of those tensors that are not moved where they lie, see ``overlay``.
+        left: weights that leave the subset stay where they are.
+        dropped: what becomes of their moments, see ``SubsetOptimizer``.
+
     Raises:
-        UsageError: the network carries a subset already.
+        UsageError: the network carries a subset already, or ``left`` with a weight that is overlaid.
     """
+    if left and overlaid:
+        raise UsageError(
+            f"Weights can be left where they are where they move in place, but `{next(iter(overlaid))}` is overlaid. "
+            "Use `reset=true`."
+        )
     if ATTRIBUTE in vars(network):
         raise UsageError("A network takes one tuner, but this one has a subset already. Load the checkpoint again.")
     network.requires_grad_(False)
     keep_float32(network.get_submodule(name) for name in heads)
-    parameters = dict(network.named_parameters())
+    parameters = tensors_of(network)
     for name, parameter in parameters.items():
         if name in names or within(name, heads):
             parameter.requires_grad_(True)
     groups: dict[str, list[Part]] = {}
     for name in names:
-        groups.setdefault(silo_of(name, silo), []).append(Part(name, parameters[name]))
+        part = overlaid[name] if name in overlaid else part_of(name, parameters[name])
+        groups.setdefault(silo_of(name, silo), []).append(part)
     silos = tuple(
-        Silo(key, parts, budget(sum(map(len, parts)), density, least), DISTANCES[distance])
+        _silo(key, parts, density, least, silo == "expert", distance=distance_named(distance), left=left)
         for key, parts in groups.items()
     )
     base = {n: p.detach().cpu().clone() for n, p in parameters.items() if within(n, heads)}
-    vars(network)[ATTRIBUTE] = Subset(silos, tuple(heads), base, rule, movement)
+    vars(network)[ATTRIBUTE] = Subset(silos, tuple(heads), base, rule, movement, dropped)
     return network
 
 
+def _silo(name: str, parts: Sequence[Part], density: float, least: int, apart: bool, **settings: Any) -> Silo:
+    """The silo of ``parts``, or the silos of their experts if these are to be ``apart``."""
+    sharded, total = any(part.sharded for part in parts), sum(part.total for part in parts)
+    if apart and parts[0].parameter.dim() == 3:
+        if sharded:
+            raise UsageError(
+                f"Experts have budgets of their own where a process holds them all, but `{name}` is sharded. Use "
+                "`silo=tensor`, or one process."
+            )
+        return ExpertSilo(name, parts, budget(total // len(parts[0].parameter), density, least), **settings)
+    kind = ShardedSilo if sharded else Silo
+    return kind(name, parts, budget(total, density, least), **settings)
+
+
+def tensors_of(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters by name; what FSDP2 has sharded is in shards."""
+    as_shards(network)
+    return dict(network.named_parameters())
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """The network that carries the subset: ``model`` itself, or what a ``SubsetModel`` is put around."""
+    if ATTRIBUTE in vars(model):
+        return model
+    from peft import PeftModel
+
+    return cast("nn.Module", model.get_base_model()) if isinstance(model, PeftModel) else model
+
+
 def subset_of(model: nn.Module) -> Subset:
-    """What ``attach`` left on ``model``."""
-    found = vars(model).get(ATTRIBUTE)
+    """What ``attach`` left on ``model``, or the adapter of a ``SubsetModel`` that is in its weights now."""
+    found = vars(network_of(model)).get(ATTRIBUTE)
     if found is None:
-        raise UsageError(f"Expected the model that `attach` returned, but got {type(model).__name__}. Unwrap it first.")
+        raise UsageError(
+            f"Expected a model whose weights hold a subset, but got {type(model).__name__}. Unwrap it first, leave "
+            "`disable_adapter()`, or call `merge_adapter()` after `unmerge_adapter()`."
+        )
     return cast("Subset", found)
 
 
-def dst_optimizer(model: nn.Module, lr: float = 3e-4) -> tuple[type[SubsetOptimizer], dict[str, Any]]:
-    """What ``transformers.Trainer(optimizer_cls_and_kwargs=...)`` takes to train ``model``, a subset of its weights.
+def whole_subset_of(model: nn.Module) -> Subset:
+    """The same, of tensors that this process holds whole.
 
-    Trainer's own AdamW would move every weight, and nothing would put them back.
+    Raises:
+        UsageError: some are sharded.
     """
     subset = subset_of(model)
-    return SubsetOptimizer, {"lr": lr, "silos": subset.silos, "rule": subset.rule, "movement": subset.movement}
+    if sharded := [part.name for part in subset.parts if part.sharded]:
+        raise UsageError(
+            f"This process must hold the whole subset, but `{sharded[0]}` is sharded. Save the delta, and restore it "
+            "in one process."
+        )
+    return subset
+
+
+def lift(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Take the subset out of ``network``: the base is left, bit for bit, and carries nothing.
+
+    Costs a write for every weight that is away, and a copy of the head.
+
+    Returns:
+        the head's values, for ``lay``.
+    """
+    subset, parameters = subset_of(network), tensors_of(network)
+    heads = {name: parameters[name].detach().clone() for name in subset.head_base}
+    with torch.no_grad():
+        for part in subset.parts:
+            part.reset()
+        for name, value in subset.head_base.items():
+            parameters[name].copy_(value)
+    del vars(network)[ATTRIBUTE]
+    return heads
+
+
+def lay(network: nn.Module, subset: Subset, heads: Mapping[str, torch.Tensor]) -> None:
+    """The inverse of ``lift``, bit for bit."""
+    parameters = tensors_of(network)
+    with torch.no_grad():
+        for part in subset.parts:
+            part.apply()
+        for name, value in heads.items():
+            parameters[name].copy_(value)
+    vars(network)[ATTRIBUTE] = subset
+
+
+def dst_optimizer(
+    model: nn.Module, lr: float = 3e-4, *, steps: int | None = None, free: bool = False
+) -> tuple[type[GuardedOptimizer], dict[str, Any]]:
+    """What ``transformers.Trainer(optimizer_cls_and_kwargs=...)`` takes to train ``model``, a subset of its weights.
+
+    Of several adapters it is for the active one. Trainer's own AdamW would move every weight, and nothing would put
+    them back.
+
+    Args:
+        lr: the peak rate.
+        steps: of the whole run; needed where not all weights compete in every step.
+        free: look at every gradient in the backward pass and free it there, so that no more than the largest lives at
+            once: for one process, one pass per step, no fp16 scaler, silos of one tensor.
+    """
+    network, subset = network_of(model), subset_of(model)
+    return GuardedOptimizer, {
+        "lr": lr,
+        "silos": subset.silos,
+        "rule": subset.rule,
+        "movement": subset.movement,
+        "network": network,
+        "steps": steps,
+        "free": free,
+        "dropped": subset.dropped,
+        "in_place": lambda: vars(network).get(ATTRIBUTE) is subset,
+    }
+
+
+def freeable(model: nn.Module, schedule: Schedule) -> bool:
+    """Whether gradients can be looked at one by one in the backward pass, to the same bits: nothing is to be added to
+    them (by another pass, or another process), and nothing has to be known of all of them (a norm, a silo's rest)."""
+    subset = subset_of(model)
+    alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
+    whole = schedule.micro_batch is None or schedule.micro_batch >= schedule.batch_size
+    return alone and whole and subset.rule.bounds_itself and all(len(silo.parts) == 1 for silo in subset.silos)
 
 
 def learned(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All that training has changed: places and values of every part, and the head."""
+    """All that training has changed: places and values of every part, and the head. Of what is sharded they are
+    gathered, so all processes ask together."""
     subset = subset_of(model)
-    tensors: dict[str, torch.Tensor] = {n: p for n, p in model.named_parameters() if within(n, subset.heads)}
+    tensors: dict[str, torch.Tensor] = {n: full(p) for n, p in tensors_of(model).items() if within(n, subset.heads)}
     for part in subset.parts:
-        tensors |= {f"{part.name}.dst_indices": part.index, f"{part.name}.dst_values": part.shadow}
+        index, shadow, _ = part.gathered()
+        tensors |= {f"{part.name}.dst_indices": index, f"{part.name}.dst_values": shadow}
     return tensors
 
 
 def put(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """The inverse of ``learned``, whatever the model holds now; the base lies below it."""
-    subset, parameters = subset_of(model), dict(model.named_parameters())
+    subset, parameters = subset_of(model), tensors_of(model)
     with torch.no_grad():
         for name in subset.head_base:
-            parameters[name].copy_(tensors[name])
+            copy_into(parameters[name], tensors[name])
         for part in subset.parts:
             index, values = (tensors[f"{part.name}.{what}"] for what in ("dst_indices", "dst_values"))
-            part.put(index.long(), values)
+            part.put(index.long().to(part.index.device), values.to(part.index.device))
 
 
 @contextmanager
 def at_base(model: nn.Module) -> Iterator[None]:
     """Inside the block every weight is what it was before training, bit for bit."""
-    subset, parameters = subset_of(model), dict(model.named_parameters())
-    heads = {name: parameters[name].detach().clone() for name in subset.head_base}
+    subset = subset_of(model)
+    heads = lift(model)
     try:
-        with torch.no_grad():
-            for part in subset.parts:
-                part.reset()
-            for name, value in subset.head_base.items():
-                parameters[name].copy_(value)
         yield
     finally:
-        with torch.no_grad():
-            for part in subset.parts:
-                part.apply()
-            for name, value in heads.items():
-                parameters[name].copy_(value)
+        lay(model, subset, heads)
 
 
 def base_hash(model: nn.Module) -> str:
     """A hash of the base's bits in every tensor that is tuned in part."""
-    sha = hashlib.sha256()
+    sha, parts = hashlib.sha256(), subset_of(model).parts
     with at_base(model):
-        for part in subset_of(model).parts:
+        for part in parts:
             sha.update(part.name.encode())
-            sha.update(part.weight.cpu().view(torch.uint8).numpy().tobytes())
+            sha.update(part.whole().cpu().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()[:16]
 
 
-def save(model: nn.Module, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the sparse delta: per tensor places (int32 where they fit), fp32 values, the base's bits; and the head."""
+def save(model: nn.Module, folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Write the sparse delta: per tensor places (int32 where they fit), fp32 values, the base's bits; and the head.
+
+    Where tensors are sharded all processes call it, and the first one writes.
+
+    Returns:
+        whether this process wrote.
+    """
     from safetensors.torch import save_file
 
     subset = subset_of(model)
-    tensors = learned(model) | {f"{part.name}.dst_base": part.old for part in subset.parts}
+    tensors = learned(model) | {f"{part.name}.dst_base": part.gathered()[2] for part in subset.parts}
+    base = base_hash(model)
+    if any(part.sharded for part in subset.parts) and torch.distributed.get_rank():
+        return False
     plain = {
         key: (t.int() if key.endswith(".dst_indices") and _fits(t) else t).detach().cpu().contiguous()
         for key, t in sorted(tensors.items())
@@ -213,16 +341,18 @@ def save(model: nn.Module, folder: Path, settings: Mapping[str, Any]) -> None:
     config = {
         "peft_type": "DST",
         "format": FORMAT,
-        "base_hash": base_hash(model),
+        "base_hash": base,
         "heads": list(subset.heads),
         "tensors": {part.name: list(part.parameter.shape) for part in subset.parts},
+        "quantization": described(model),
         "settings": dict(settings),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return True
 
 
-def read_config(folder: Path, tuner: str) -> dict[str, Any]:
-    """The configuration of a sparse delta, which must have been written by ``tuner``.
+def read_config(folder: Path, tuner: str | None = None) -> dict[str, Any]:
+    """The configuration of a sparse delta, which must have been written by ``tuner`` if that is given.
 
     Raises:
         ModelError: nothing readable is there, or it is of another type or of a newer format.
@@ -233,10 +363,11 @@ def read_config(folder: Path, tuner: str) -> dict[str, Any]:
         found, form = config["peft_type"], config.get("format", 0)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"`{path}` is not a readable adapter configuration. Name the folder of an adapter.") from error
-    if found != "DST" or form > FORMAT or config["settings"].get("tuner") != tuner:
+    writer = config.get("settings", {}).get("tuner")
+    if found != "DST" or form > FORMAT or tuner not in (None, writer):
         raise ModelError(
-            f"`{path}` must be a delta of `{tuner}` in format {FORMAT} or older, but it is {found} in format {form}, "
-            f"written by `{config.get('settings', {}).get('tuner')}`. Restore it with what wrote it."
+            f"`{path}` must be a delta of `{tuner or 'a subset'}` in format {FORMAT} or older, but it is {found} in "
+            f"format {form}, written by `{writer}`. Restore it with what wrote it."
         )
     return config
 
@@ -250,7 +381,7 @@ def load(model: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     from safetensors.torch import load_file
 
     tensors = load_file(folder / WEIGHTS)
-    subset, parameters = subset_of(model), dict(model.named_parameters())
+    subset, parameters = subset_of(model), tensors_of(model)
     shapes = {part.name: list(part.parameter.shape) for part in subset.parts}
     if shapes != config["tensors"]:
         name = next(n for n in sorted({*shapes, *config["tensors"]}) if shapes.get(n) != config["tensors"].get(n))
@@ -277,11 +408,12 @@ def _require_whole(folder: Path, part: Part, tensors: Mapping[str, torch.Tensor]
         raise ModelError(f"The delta in `{folder}` is not whole: `{missing[0]}` is missing. Restore it from a copy.")
     index, values, old = (tensors[key] for key in keys)
     rising = len(index) < 2 or bool((index[1:] > index[:-1]).all())
-    inside = not len(index) or (int(index[0]) >= 0 and int(index[-1]) < len(part))
-    if not (len(index) == len(values) == len(old) and rising and inside):
+    inside = not len(index) or (int(index[0]) >= 0 and int(index[-1]) < part.total)
+    finite = bool(torch.isfinite(values).all())
+    if not (len(index) == len(values) == len(old) and rising and inside and finite):
         raise ModelError(
-            f"The delta in `{folder}` is spoiled: the places of `{part.name}` must rise within {len(part)} weights, "
-            "one value for each. Restore it from a copy."
+            f"The delta in `{folder}` is spoiled: the places of `{part.name}` must rise within {part.total} weights, "
+            "one finite value for each. Restore it from a copy."
         )
 
 

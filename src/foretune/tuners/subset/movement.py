@@ -10,11 +10,16 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from foretune.tuners.subset.cadence import PRESETS, Cadence
 from foretune.tuners.subset.rules import Proposal, State
 from foretune.tuners.subset.silo import Part, Silo
+
+Second = Callable[[], Sequence[torch.Tensor]]
+"""The second half of a step, which changes weights; returns for each part the flat places that went back."""
 
 
 class Movement(ABC):
@@ -24,21 +29,82 @@ class Movement(ABC):
         """Look at the gradient of ``part`` before the rule overwrites it; ``state`` is kept by checkpoints."""
         return None
 
+    @property
+    def steady(self) -> bool:
+        """All weights compete in every step, or none after the first."""
+        return True
+
+    @property
+    def gathers(self) -> bool:
+        """Where they do not, only gradients of the subset are computed."""
+        return False
+
+    def follows(self, silo: Silo, step: int, steps: int, reach: float | None) -> bool:
+        """Whether the subset of ``silo`` stays what it is in ``step``, so that no other weight competes.
+
+        Args:
+            step: counted from 1.
+            steps: of the whole run.
+            reach: how far a weight may move in this step; None if there is no bound.
+        """
+        return False
+
+    def monitor(self, silos: Sequence[Silo]) -> dict[str, float]:
+        """Numbers of the run so far, by name, for the curve."""
+        return {}
+
     @abstractmethod
-    def step(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> None:
-        """Move the weights of ``silo``.
+    def judge(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> Second:
+        """Decide what the step does to ``silo``, changing nothing yet.
 
         Args:
             states: what is remembered of each part, by name: checkpoints keep it.
-            proposals: where the optimizer would put the weights of each part.
+            proposals: where the optimizer would put the weights of each part; not used after this call.
         """
 
 
+@dataclass(frozen=True)
 class Moving(Movement):
-    """The farthest stay, all others go back: chosen anew in every step."""
+    """The farthest stay, all others go back: chosen anew in every step, or, to save gradients, in some.
 
-    def step(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> None:
-        silo.project(proposals)
+    Attributes:
+        cadence: in which steps.
+        gather: in the others only gradients of the subset are computed.
+    """
+
+    cadence: Cadence = PRESETS["exact"]
+    gather: bool = True
+
+    @property
+    def steady(self) -> bool:
+        return self.cadence.exact
+
+    @property
+    def gathers(self) -> bool:
+        return self.gather and not self.steady
+
+    def follows(self, silo: Silo, step: int, steps: int, reach: float | None) -> bool:
+        if silo.chosen < silo.k:
+            return False
+        silo.certain = self.cadence.certify and certified(silo, reach)
+        return silo.certain or not self.cadence.competes(step, steps)
+
+    def judge(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> Second:
+        return partial(silo.move, silo.judge(proposals))
+
+    def monitor(self, silos: Sequence[Silo]) -> dict[str, float]:
+        if self.steady:
+            return {}
+        found = {"dense": sum(silo.change.dense for silo in silos) / len(silos)}
+        if self.cadence.certify:
+            found["certified"] = sum(silo.certain for silo in silos) / len(silos)
+        return found
+
+
+def certified(silo: Silo, reach: float | None) -> bool:
+    """No weight outside the subset can enter it in one step: the nearest inside may come nearer to the base by
+    ``reach`` while the farthest outside goes as far, and it still is the farther one."""
+    return reach is not None and silo.least() > 2 * reach
 
 
 @dataclass(frozen=True)
@@ -55,39 +121,39 @@ class Static(Movement):
     seed: int = 0
     warmup: int = 1
 
-    def step(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> None:
+    def judge(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> Second:
         if silo.chosen:
-            silo.follow(proposals)
-            return
+            return partial(silo.follow, [proposal.own() for proposal in proposals])
         if int(states[0]["mask_steps"]) < self.warmup:
-            return
+            return list
         noise = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {silo.name}".encode()))
         scores = [
             SCORES[self.score](part, state["mask_sum"], noise) for part, state in zip(silo.parts, states, strict=True)
         ]
-        silo.choose(proposals, scores)
         for state in states:
             del state["mask_sum"]
+        return partial(silo.move, silo.chosen_by(proposals, scores))
 
     def watch(self, part: Part, state: State) -> None:
         """Add the gradient of ``part`` to what the mask will be chosen by."""
         if len(part.index) or int(state.get("mask_steps", 0)) >= self.warmup:
             return
-        gradient = part.parameter.grad
-        assert gradient is not None
-        power = gradient.float().square() if self.score == "fisher" else gradient.float()
+        gradient = part.grad.float()
+        power = gradient.square() if self.score == "fisher" else gradient
         state["mask_sum"] = state["mask_sum"] + power if "mask_sum" in state else power.clone()
         state["mask_steps"] = state.get("mask_steps", torch.zeros(())) + 1
 
 
 Score = Callable[[Part, torch.Tensor, torch.Generator], torch.Tensor]
-"""(part, summed gradients or their squares, source of chance) -> scores."""
+"""(part, summed gradients or their squares, source of chance) -> scores, in the tensor's shape."""
 
 SCORES: dict[str, Score] = {
-    "random": lambda part, power, noise: torch.rand(part.parameter.shape, generator=noise).to(power.device),
+    "random": lambda part, power, noise: torch.rand(power.shape, generator=noise).to(power.device),
     "gradient": lambda part, power, noise: power.abs(),
     "fisher": lambda part, power, noise: power,
-    "largest": lambda part, power, noise: part.parameter.detach().float().abs(),
-    "smallest": lambda part, power, noise: 1.0 / (part.parameter.detach().float().abs() + 1e-12),
+    "tensors": lambda part, power, noise: torch.rand((), generator=noise).expand(power.shape).to(power.device),
+    "largest": lambda part, power, noise: part.weight.float().abs(),
+    "smallest": lambda part, power, noise: 1.0 / (part.weight.float().abs() + 1e-12),
 }
-"""What a static mask may be chosen by: chance, |sum of g|, sum of g^2, the largest or the smallest |W0|."""
+"""What a static mask may be chosen by: chance, |sum of g|, sum of g^2, chance tensor by tensor, the largest or the
+smallest |W0|."""

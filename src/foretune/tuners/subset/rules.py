@@ -8,54 +8,105 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from foretune.errors import UsageError
+
 State = dict[str, Any]
 """What a rule remembers of one tensor, by name: tensors, and the step as a tensor."""
 
 
+class Weights(Protocol):
+    """A tensor of which some values are kept unrounded beside the model, see ``silo.Part``.
+
+    Attributes:
+        index: ``(k,)`` flat places, ascending, of the subset.
+        shadow: ``(k,)`` fp32: the exact values there.
+    """
+
+    index: torch.Tensor
+    shadow: torch.Tensor
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The tensor, flat, in the model's type."""
+
+    def exact(self) -> torch.Tensor:
+        """All of it in fp32, flat; perhaps the model's own memory, so it is not to be written to."""
+
+    @property
+    def total(self) -> int:
+        """Weights of the whole tensor, a piece of which this may be."""
+
+    def mean(self, values: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
+        """Over a dimension, counted from the last, in the whole tensor."""
+
+    def summed(self, value: torch.Tensor) -> torch.Tensor:
+        """``value``, added up over all pieces."""
+
+
 class Proposal(ABC):
-    """Where a rule would put the weights of one tensor, all of them or only those that are asked for."""
+    """Where a rule would put the weights of one tensor, all of them or only those that are asked for. Flat, fp32."""
+
+    def __init__(self, weights: Weights, spare: torch.Tensor | None = None) -> None:
+        """Args:
+        spare: fp32 memory of the tensor's size that ``displacement`` may write to.
+        """
+        self.weights, self.weight, self.spare = weights, weights.weight, spare
 
     @abstractmethod
     def dense(self) -> torch.Tensor:
-        """All of them, fp32, in the tensor's shape."""
+        """All of them."""
+
+    @abstractmethod
+    def own(self) -> torch.Tensor:
+        """Those of the subset, ``(k,)``: the bits that ``dense`` has there."""
 
     @abstractmethod
     def at(self, index: torch.Tensor) -> torch.Tensor:
-        """Those at flat places ``index``, fp32: the bits that ``dense`` has there."""
+        """Those at flat places ``index``, none of them in the subset: the bits that ``dense`` has there."""
 
-    def beyond(self, distance: torch.Tensor, without: torch.Tensor) -> torch.Tensor | None:
-        """Flat places, ascending, of every weight but ``without`` that would move by at least ``distance``, and perhaps
-        of a few that would move by a little less; None where all would have to be computed for it."""
-        return None
+    @abstractmethod
+    def displacement(self) -> torch.Tensor:
+        """How far from the base every weight outside the subset would be; of those inside it says nothing."""
 
 
 class Whole(Proposal):
     """A proposal that was computed for all weights."""
 
-    def __init__(self, hat: torch.Tensor) -> None:
-        self.hat = hat
+    def __init__(self, weights: Weights, hat: torch.Tensor, spare: torch.Tensor | None = None) -> None:
+        super().__init__(weights, spare)
+        self.hat = hat.reshape(-1)
 
     def dense(self) -> torch.Tensor:
         return self.hat
 
+    def own(self) -> torch.Tensor:
+        return self.hat.index_select(0, self.weights.index)
+
     def at(self, index: torch.Tensor) -> torch.Tensor:
-        return self.hat.reshape(-1)[index]
+        return self.hat.index_select(0, index)
+
+    def displacement(self) -> torch.Tensor:
+        return torch.sub(self.hat, self.weight, out=self.spare)
 
 
-class Weights(Protocol):
-    """A tensor whose exact values may be away from those in the model, see ``silo.Part``.
+class Step(Proposal):
+    """W - u, of which single weights are cheap to compute."""
 
-    Attributes:
-        magnitude: the largest absolute value of the base.
-    """
+    def __init__(self, weights: Weights, update: torch.Tensor, spare: torch.Tensor | None = None) -> None:
+        super().__init__(weights, spare)
+        self.update = update.reshape(-1)
 
-    magnitude: float
+    def dense(self) -> torch.Tensor:
+        return self.weights.exact() - self.update
 
-    def exact(self) -> torch.Tensor:
-        """All of it in fp32, a copy."""
+    def own(self) -> torch.Tensor:
+        return self.weights.shadow - self.update.index_select(0, self.weights.index)
 
-    def exact_at(self, index: torch.Tensor) -> torch.Tensor:
-        """Its values at flat places, fp32."""
+    def at(self, index: torch.Tensor) -> torch.Tensor:
+        return self.weight.index_select(0, index).float() - self.update.index_select(0, index)
+
+    def displacement(self) -> torch.Tensor:
+        return torch.sub(self.weight, self.update, out=self.spare).sub_(self.weight)
 
 
 @dataclass(frozen=True)
@@ -64,11 +115,19 @@ class Rule(ABC):
 
     Attributes:
         weight_decay: decoupled; it counts as displacement, so it favours large weights.
+        bound: no weight moves by more than ``bound * lr`` in one step; None sets no bound.
+        bounds_itself: gradients need no clipping: the rule limits the size of its steps.
+        follows: whether single weights can be moved by their gradients alone, see ``follow``.
     """
 
     weight_decay: float = 0.0
+    bound: float | None = None
 
     name: ClassVar[str]
+    bounds_itself: ClassVar[bool] = False
+    follows: ClassVar[bool] = False
+    per_weight: ClassVar[tuple[str, ...]] = ()
+    """Names in the state that hold a number for every weight."""
 
     @abstractmethod
     def propose(
@@ -81,24 +140,45 @@ class Rule(ABC):
                 memory for every tensor costs more than the arithmetic.
             state: empty before the first step.
             lr: the rate of this step.
-            spare: fp32 memory of the shape of ``grad`` that may be written to until the proposal is done with.
+            spare: fp32 memory of the size of ``grad`` that may be written to until the proposal is done with.
         """
 
-    def _decayed(self, weights: Weights, lr: float) -> torch.Tensor:
-        exact = weights.exact()
-        return exact.mul_(1 - lr * self.weight_decay) if self.weight_decay else exact
+    def follow(self, weights: Weights, grad: torch.Tensor, state: State, lr: float) -> torch.Tensor:
+        """Where the subset would go, ``(k,)``, given its gradients ``(k,)`` alone.
+
+        Raises:
+            UsageError: the rule cannot say it.
+        """
+        raise UsageError(f"`{self.name}` needs all gradients in every step. Use `adafactor` or `sgd`, or all of them.")
+
+    def _limited(self, update: torch.Tensor, lr: float) -> torch.Tensor:
+        return update if self.bound is None else update.clamp_(-self.bound * lr, self.bound * lr)
+
+    def _decayed(self, weights: Weights, lr: float, out: torch.Tensor) -> torch.Tensor:
+        """W (1 - lr decay), written to ``out``."""
+        out.copy_(weights.exact().view(out.shape))
+        return out.mul_(1 - lr * self.weight_decay) if self.weight_decay else out
 
 
 @dataclass(frozen=True)
 class SGD(Rule):
-    """W - lr g: no state."""
+    """W - lr g: its state is the step."""
 
     name: ClassVar[str] = "sgd"
+    follows: ClassVar[bool] = True
 
     def propose(
         self, weights: Weights, grad: torch.Tensor, state: State, lr: float, spare: torch.Tensor | None = None
     ) -> Proposal:
-        return Whole(self._decayed(weights, lr).add_(grad.float(), alpha=-lr))
+        state["step"] = state.get("step", torch.zeros(())) + 1
+        update = self._limited(grad.float().mul_(lr), lr)
+        if self.weight_decay:
+            return Whole(weights, self._decayed(weights, lr, torch.empty_like(update)).sub_(update), spare)
+        return Step(weights, update, spare)
+
+    def follow(self, weights: Weights, grad: torch.Tensor, state: State, lr: float) -> torch.Tensor:
+        state["step"] += 1
+        return weights.shadow * (1 - lr * self.weight_decay) - self._limited(grad.float().mul(lr), lr)
 
 
 @dataclass(frozen=True)
@@ -111,6 +191,7 @@ class AdamW(Rule):
     eps: float = 1e-8
 
     name: ClassVar[str] = "adamw"
+    per_weight: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
 
     def propose(
         self, weights: Weights, grad: torch.Tensor, state: State, lr: float, spare: torch.Tensor | None = None
@@ -123,9 +204,15 @@ class AdamW(Rule):
         state["exp_avg"].lerp_(grad, 1 - self.beta1)
         state["exp_avg_sq"].mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
         scale = (1 - self.beta2**step) ** 0.5
-        denominator = (state["exp_avg_sq"].sqrt() / scale).add_(self.eps)
-        rate = -lr / (1 - self.beta1**step)
-        return Whole(self._decayed(weights, lr).addcdiv_(state["exp_avg"], denominator, value=rate))
+        room = None if spare is None else spare.view(grad.shape)
+        denominator = torch.sqrt(state["exp_avg_sq"], out=room).div_(scale).add_(self.eps)
+        rate = lr / (1 - self.beta1**step)
+        if self.bound is not None:
+            update = self._limited(torch.div(state["exp_avg"], denominator, out=denominator).mul_(rate), lr)
+            return Whole(weights, self._decayed(weights, lr, grad).sub_(update), spare)
+        return Whole(
+            weights, self._decayed(weights, lr, grad).addcdiv_(state["exp_avg"], denominator, value=-rate), spare
+        )
 
 
 @dataclass(frozen=True)
@@ -134,7 +221,12 @@ class Adafactor(Rule):
 
     The second moment of a matrix is the product of its row and column means over their mean, so the state is
     O(rows + columns); of a vector it is kept whole. ``beta2`` rises as 1 - t^-0.8, and a step whose root mean square
-    exceeds ``clip`` is scaled down to it. Tensors with more than two dimensions are factored over the last two.
+    exceeds ``clip`` is scaled down to it, which takes the place of clipping gradients. Tensors with more than two
+    dimensions are factored over the last two.
+
+    Between steps that see all gradients (``follow``) every weight of the subset has a second moment of its own, which
+    begins as the factored one; when all gradients are seen again, the factored one takes them in with the weight of
+    all the steps that it missed.
     """
 
     clip: float = 1.0
@@ -142,6 +234,8 @@ class Adafactor(Rule):
     eps: float = 1e-30
 
     name: ClassVar[str] = "adafactor"
+    bounds_itself: ClassVar[bool] = True
+    follows: ClassVar[bool] = True
 
     def propose(
         self, weights: Weights, grad: torch.Tensor, state: State, lr: float, spare: torch.Tensor | None = None
@@ -154,67 +248,57 @@ class Adafactor(Rule):
                 state |= {"row": grad.new_zeros(shape[:-1]), "column": grad.new_zeros((*shape[:-2], shape[-1]))}
             else:
                 state["square"] = torch.zeros_like(grad)
-        state["step"] += 1
-        beta2 = 1 - float(state["step"]) ** self.decay
-        square = torch.mul(grad, grad, out=torch.empty_like(grad) if spare is None else spare)
+        news = self._news(state)
+        square = torch.mul(grad, grad, out=None if spare is None else spare.view(grad.shape))
         if grad.dim() >= 2:
-            state["row"].lerp_(square.mean(-1).add_(self.eps), 1 - beta2)
-            state["column"].lerp_(square.mean(-2).add_(self.eps), 1 - beta2)
-            scaled = grad.mul_(state["column"].rsqrt().unsqueeze(-2))
-            by_row = (state["row"] / state["row"].mean(-1, keepdim=True)).rsqrt_()
+            row = state["row"].lerp_(weights.mean(square, -1).add_(self.eps), news)
+            column = state["column"].lerp_(weights.mean(square, -2).add_(self.eps), news)
+            by_row, by_column = weights.mean(row, -1, keepdim=True) / row, column.reciprocal()
+            energy = torch.matmul(square, by_column.unsqueeze(-1)).squeeze(-1) * by_row
+            scale = self._scale(weights, energy, lr, state)
+            update = grad.mul_(by_column.sqrt_().unsqueeze(-2)).mul_((by_row.sqrt_() * scale).unsqueeze(-1))
         else:
-            state["square"].lerp_(square.add_(self.eps), 1 - beta2)
-            scaled, by_row = grad.mul_(state["square"].rsqrt()), grad.new_ones(())
-        lengths = torch.mul(scaled, scaled, out=square).sum(-1).sqrt_() * by_row
-        size = lengths.square().sum().div(grad.numel()).sqrt()
-        step = Factored(weights, scaled, by_row, lr * self.clip / size.clamp(min=self.clip), square)
+            factor = state["square"].lerp_(square.add_(self.eps), news).rsqrt()
+            update = grad.mul_(factor)
+            update.mul_(self._scale(weights, update.square(), lr, state))
+        update = self._limited(update, lr)
         if self.weight_decay:
-            return Whole(self._decayed(weights, lr).sub_(step.update()))
-        return step
+            return Whole(weights, self._decayed(weights, lr, torch.empty_like(update)).sub_(update), spare)
+        return Step(weights, update, spare)
 
+    def follow(self, weights: Weights, grad: torch.Tensor, state: State, lr: float) -> torch.Tensor:
+        if "own" not in state:
+            state["own"], state["missed"] = self._factored(weights, state), torch.zeros(())
+        state["step"] += 1
+        state["missed"] += 1
+        grad = grad.float()
+        state["own"].lerp_(grad.square().add_(self.eps), float(state["step"]) ** self.decay)
+        update = self._limited(grad * state["own"].rsqrt() * (lr * state["shrink"]), lr)
+        return weights.shadow * (1 - lr * self.weight_decay) - update
 
-class Factored(Proposal):
-    """W - rate * scaled * by_row: a proposal of which single weights are cheap to compute, and large moves to find."""
+    def _news(self, state: State) -> float:
+        """The weight of this gradient in the means: that of all the steps since the last one that was seen."""
+        state.pop("own", None)
+        state["step"] += 1
+        return 1 - (1 - float(state["step"]) ** self.decay) ** (1 + int(state.pop("missed", 0)))
 
-    def __init__(
-        self, weights: Weights, scaled: torch.Tensor, by_row: torch.Tensor, rate: torch.Tensor, spare: torch.Tensor
-    ) -> None:
-        """Args:
-        spare: memory of the shape of ``scaled`` that may be written to.
-        """
-        self.weights, self.scaled, self.by_row, self.rate, self.spare = weights, scaled, by_row, rate, spare
+    def _scale(self, weights: Weights, energy: torch.Tensor, lr: float, state: State) -> torch.Tensor:
+        """The rate, less what the size of the step exceeds ``clip`` by."""
+        size = weights.summed(energy.sum()).div_(weights.total).sqrt_()
+        state["shrink"] = self.clip / size.clamp_(min=self.clip)
+        return state["shrink"] * lr
 
-    def update(self) -> torch.Tensor:
-        """What is subtracted, in the tensor's shape."""
-        return (self.scaled * self.by_row.unsqueeze(-1)).mul_(self.rate)
+    def _factored(self, weights: Weights, state: State) -> torch.Tensor:
+        """Second moments of the subset."""
+        index = weights.index
+        if "square" in state:
+            return state["square"].index_select(0, index)
+        row, column = state["row"], state["column"]
+        width, height = column.shape[-1], row.shape[-1]
+        rows = torch.div(index, width, rounding_mode="floor")
+        blocks = torch.div(rows, height, rounding_mode="floor")
+        by_row = (row / weights.mean(row, -1, keepdim=True)).view(-1).index_select(0, rows)
+        return by_row * column.view(-1).index_select(0, blocks * width + index % width)
 
-    def dense(self) -> torch.Tensor:
-        return self.weights.exact().sub_(self.update())
-
-    def at(self, index: torch.Tensor) -> torch.Tensor:
-        rows = self.by_row.expand(self.scaled.shape[:-1]).reshape(-1)
-        factor = rows[torch.div(index, self.scaled.shape[-1], rounding_mode="floor")]
-        return self.weights.exact_at(index).sub_((self.scaled.view(-1)[index] * factor).mul_(self.rate))
-
-    def beyond(self, distance: torch.Tensor, without: torch.Tensor) -> torch.Tensor | None:
-        """By rows: a row moves by ``rate * by_row`` times what it is scaled to, so every row has a bound of its own,
-        and a row whose largest entry stays below it is not looked at again.
-
-        A weight plus its move is rounded, so its displacement may exceed the move by half a unit in its last place.
-        """
-        least = (distance - self.weights.magnitude * 2.0**-23) * SLACK
-        width = self.scaled.shape[-1]
-        sizes = torch.abs(self.scaled, out=self.spare).view(-1, width)
-        sizes.view(-1)[without] = -torch.inf
-        bound = (least / (self.rate * self.by_row)).expand(self.scaled.shape[:-1]).reshape(-1)
-        rows = (sizes.amax(1) >= bound).nonzero().squeeze(1)
-        if not len(rows):
-            return rows
-        found = (sizes[rows] >= bound[rows].unsqueeze(1)).nonzero()
-        return rows[found[:, 0]] * width + found[:, 1]
-
-
-SLACK = 1 - 1e-5
-"""Bounds are this much too low for the rounding of the move itself: no weight that must be compared may be hidden."""
 
 RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (Adafactor, AdamW, SGD)}

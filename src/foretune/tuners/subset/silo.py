@@ -7,44 +7,73 @@ the subset *are* the base, so beside the model only k places, k fp32 values and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import ClassVar
 
 import torch
 
 from foretune.errors import DivergedError, UsageError
 from foretune.tuners.subset.rules import Proposal
-from foretune.tuners.subset.topk import top
+from foretune.tuners.subset.topk import merged, places, reaching, threshold, top
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(displacement, base) -> scores, elementwise, none negative; what lies at the base must score 0."""
+"""(displacement, base) -> scores, elementwise, fp32, none negative; what lies at the base must score 0. The
+displacement may be overwritten."""
 
 REL_TAU = 1e-8
 
 
 def absolute(displacement: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """|W - W0|."""
-    return displacement.abs()
+    return displacement.abs_()
 
 
 def relative(displacement: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """|W - W0| / (|W0| + tau)."""
-    return displacement.abs() / (base.abs() + REL_TAU)
+    return displacement.abs_().div_(base.abs() + REL_TAU)
 
 
 DISTANCES: dict[str, Distance] = {"abs": absolute, "rel": relative}
+
+
+def register_distance(name: str, distance: Distance) -> None:
+    """Let ``DynamicSubset(distance=name)`` choose by ``distance``. A process that restores such a run does it first.
+
+    >>> register_distance("squared", lambda displacement, base: displacement.square())
+    >>> "squared" in DISTANCES
+    True
+    """
+    DISTANCES[name] = distance
+
+
+def distance_named(name: str) -> Distance:
+    """The distance registered as ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in DISTANCES:
+        raise UsageError(
+            f"A distance must be one of {', '.join(DISTANCES)}, but got `{name}`. Give yours a name with "
+            "`foretune.tuners.subset.silo.register_distance`."
+        )
+    return DISTANCES[name]
 
 
 class Part:
     """One tensor of a silo and what of it is away from the base.
 
     Attributes:
-        magnitude: the largest absolute value of the base.
         index: ``(k,)`` int64, ascending: the places that are away.
         shadow: ``(k,)`` fp32: their values, of which the model holds the rounding.
         old: ``(k,)`` in the model's type: the base's values there, bit for bit.
+        sharded: other rows of the tensor lie in other processes.
     """
+
+    sharded: ClassVar[bool] = False
 
     def __init__(self, name: str, parameter: torch.Tensor) -> None:
         if not parameter.is_contiguous():
@@ -53,7 +82,6 @@ class Part:
         self.index = torch.empty(0, dtype=torch.int64)
         self.shadow = torch.empty(0, dtype=torch.float32)
         self.old = torch.empty(0, dtype=parameter.dtype)
-        self.magnitude = float(self.weight.abs().max())
 
     @property
     def weight(self) -> torch.Tensor:
@@ -70,214 +98,310 @@ class Part:
         device = self.parameter.device
         if self.index.device != device:
             self.index, self.shadow, self.old = (kept.to(device) for kept in (self.index, self.shadow, self.old))
+        return self._flat()
+
+    def _flat(self) -> torch.Tensor:
         return self.parameter.detach().view(-1)
 
     def __len__(self) -> int:
         return self.parameter.numel()
 
-    def exact(self) -> torch.Tensor:
-        """The tensor in fp32, with the values of the subset unrounded, in the parameter's shape; always a copy."""
-        whole = self.weight.to(torch.float32, copy=True)
-        if self.weight.dtype != torch.float32:
-            whole[self.index] = self.shadow
-        return whole.view(self.parameter.shape)
+    @property
+    def total(self) -> int:
+        """Weights of the whole tensor, of which ``len`` lie in this process."""
+        return len(self)
 
-    def exact_at(self, index: torch.Tensor) -> torch.Tensor:
-        """The values at flat places ``index`` in fp32, those of the subset unrounded."""
-        values = self.weight[index].to(torch.float32, copy=True)
-        if self.weight.dtype != torch.float32 and len(self.index):
-            place = torch.searchsorted(self.index, index).clamp_(max=len(self.index) - 1)
-            values = torch.where(self.index[place] == index, self.shadow[place], values)
-        return values
+    @property
+    def grad(self) -> torch.Tensor:
+        """The gradient of what lies here."""
+        assert self.parameter.grad is not None
+        return self.parameter.grad
+
+    def mean(self, values: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
+        """Over the dimension ``dim`` < 0 of ``values``, which begin with the tensor's first: in the whole tensor."""
+        return values.mean(dim, keepdim=keepdim)
+
+    def summed(self, value: torch.Tensor) -> torch.Tensor:
+        """``value``, added up over all that holds a piece of the tensor."""
+        return value
+
+    def whole(self) -> torch.Tensor:
+        """The weights of the whole tensor, flat."""
+        return self.weight
+
+    def gathered(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``index``, ``shadow`` and ``old`` of the whole tensor."""
+        return self.index, self.shadow, self.old
+
+    def exact(self) -> torch.Tensor:
+        """The tensor in fp32, flat, with the values of the subset unrounded: of an fp32 tensor its own memory."""
+        weight = self.weight
+        return weight if weight.dtype == torch.float32 else weight.float().scatter_(0, self.index, self.shadow)
 
     def base(self) -> torch.Tensor:
         """The base in fp32, flat; a copy."""
-        values = self.weight.to(torch.float32, copy=True)
-        values[self.index] = self.old.float()
-        return values
+        return self.weight.to(torch.float32, copy=True).scatter_(0, self.index, self.old.float())
 
     def reset(self) -> None:
         """Put the base back."""
-        weight = self.weight
-        weight[self.index] = self.old
+        self.weight.scatter_(0, self.index, self.old)
 
     def put(self, index: torch.Tensor, values: torch.Tensor) -> None:
-        """Put the base back, then ``values`` (fp32) at ``index``."""
+        """Put the base back, then ``values`` (fp32) at ``index``, ascending."""
         self.reset()
         device = self.parameter.device
         self.index, self.shadow = index.to(device), values.to(device)
-        self.old = self.weight[self.index]
+        self.old = self.weight.index_select(0, self.index)
         self.apply()
 
     def apply(self) -> None:
         """Write the subset's values, rounded to the model's type."""
         weight = self.weight
-        weight[self.index] = self.shadow.to(weight.dtype)
+        weight.scatter_(0, self.index, self.shadow.to(weight.dtype))
 
 
-class Pool:
-    """Weights of one part that may be in the subset after a step: those in it now, and newcomers.
+@dataclass(frozen=True)
+class Entry:
+    """What a step would do to one part.
 
     Attributes:
-        index: ``(n,)`` flat places, ascending.
-        hats: ``(n,)`` fp32: where the step would put them.
-        old: ``(n,)`` in the model's type: the base's values.
-        new: ``(n,)`` bool: who is not in the subset now.
+        part: the tensor.
+        own: ``(k,)`` fp32: where its subset would go.
+        new: ``(m,)`` flat places, ascending, outside the subset: all that may have to enter it.
+        hats: ``(m,)`` fp32: where those would go.
+        scores: ``(k + m,)`` fp32: of the subset, then of the others.
     """
 
-    def __init__(self, part: Part, hats: torch.Tensor) -> None:
-        """The subset as it is, at ``hats``."""
-        self.part, self.hats, self.index, self.old = part, hats, part.index, part.old
-        self.new = torch.zeros(len(hats), dtype=torch.bool, device=hats.device)
+    part: Part
+    own: torch.Tensor
+    new: torch.Tensor
+    hats: torch.Tensor
+    scores: torch.Tensor
 
-    @classmethod
-    def whole(cls, part: Part, proposal: Proposal) -> Pool:
-        """Every weight of ``part``."""
-        base = part.weight.clone()
-        base[part.index] = part.old
-        made = cls(part, proposal.dense().reshape(-1))
-        made.index, made.old = torch.arange(len(part), device=base.device), base
-        made.new = torch.ones(len(part), dtype=torch.bool, device=base.device)
-        made.new[part.index] = False
-        return made
+    def move(self, kept: torch.Tensor, left: bool) -> tuple[torch.Tensor, int]:
+        """Make those of ``kept`` ``(k + m,)`` the subset of the part.
 
-    def add(self, index: torch.Tensor, hats: torch.Tensor) -> None:
-        """Newcomers at flat places ``index``, ascending and none of them here."""
-        if not len(index):
-            return
-        own, more = len(self.index), len(index)
-        there = torch.searchsorted(self.index, index)
-        before = torch.zeros(own + 1, dtype=torch.int64, device=index.device)
-        before.scatter_add_(0, there, torch.ones_like(there))
-        places = torch.arange(own, device=index.device) + before.cumsum(0)[:own]
-        others = there + torch.arange(more, device=index.device)
+        Args:
+            left: the others stay where they are; if not, they go back to the base.
 
-        def joined(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-            made = mine.new_empty(own + more)
-            made[places], made[others] = mine, theirs
-            return made
-
-        self.old = joined(self.old, self.part.weight[index])
-        self.index, self.hats = joined(self.index, index), joined(self.hats, hats)
-        self.new = joined(self.new, torch.ones_like(index, dtype=torch.bool))
-
-    def keep(self, kept: torch.Tensor) -> int:
-        """Make those of ``kept`` ``(n,)`` the subset of the part, put the others back; how many are new in it."""
-        part, weight = self.part, self.part.weight
-        gone = (~kept & ~self.new).nonzero().squeeze(1)
-        weight[self.index[gone]] = self.old[gone]
-        mine = kept.nonzero().squeeze(1)
-        part.index, part.shadow, part.old = self.index[mine], self.hats[mine], self.old[mine]
+        Returns:
+            The flat places that went back, and how many weights are new.
+        """
+        part, k = self.part, len(self.own)
+        weight, stays = part.weight, kept[:k]
+        dropped = places(~stays)
+        entered = places(kept[k:])
+        own = self.own if not left else torch.where(stays, self.own, part.shadow)
+        new, hats = self.new.index_select(0, entered), self.hats.index_select(0, entered)
+        gone = part.index[:0] if left else part.index.index_select(0, dropped)
+        weight.scatter_(0, gone, part.old.index_select(0, dropped[: len(gone)]))
+        if len(new) or len(gone):
+            index, order = merged(part.index, new, without=dropped[: len(gone)])
+            part.shadow = torch.cat([own, hats]).index_select(0, order)
+            part.old = torch.cat([part.old, weight.index_select(0, new)]).index_select(0, order)
+            part.index = index
+        else:
+            part.shadow = own
         part.apply()
-        return int((kept & self.new).sum())
+        return gone, len(new)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a projection did: weights that entered (as many left), and the smallest score in the subset."""
+    """What a step did.
+
+    Attributes:
+        entered: weights that are new in the subset; as many left it.
+        dense: share of all steps so far in which all weights competed.
+    """
 
     entered: int
-    least: float
+    dense: float = 1.0
 
 
 class Silo:
     """Tensors that share a budget.
 
+    A step is in two halves: ``judge`` reads what the optimizer proposes and keeps of it a few numbers per part, so that
+    gradients can be freed; ``move`` changes weights.
+
     Attributes:
         parts: in a fixed order, by which ties are broken.
-        k: weights that may be away from the base.
+        k: weights that may be away from the base, or that may move in one step where others are left where they are.
+        left: weights that leave the subset stay where they are. Not the method: the control for putting them back.
         change: what the last step did.
+        certain: in the coming step no other weight can enter.
     """
 
-    def __init__(self, name: str, parts: Sequence[Part], k: int, distance: Distance = absolute) -> None:
-        total = sum(len(part) for part in parts)
+    def __init__(
+        self, name: str, parts: Sequence[Part], k: int, distance: Distance = absolute, left: bool = False
+    ) -> None:
+        total = sum(part.total for part in parts)
         if not 1 <= k <= total:
             raise UsageError(f"A silo must keep between 1 and all of its {total} weights, but `{name}` got k={k}.")
-        self.name, self.parts, self.k, self.distance = name, tuple(parts), k, distance
-        self.change = Change(0, 0.0)
+        self.name, self.parts, self.k, self.distance, self.left = name, tuple(parts), k, distance, left
+        self.change, self.certain = Change(0), False
 
     @property
     def chosen(self) -> int:
-        """Weights that are away from the base: ``k``, or none before the first step."""
+        """Weights that may be away from the base now: none before the first step, then ``k``."""
         return sum(len(part.index) for part in self.parts)
 
-    def project(self, proposals: Sequence[Proposal]) -> None:
-        """Keep the ``k`` weights that would lie farthest from the base, put everything else back.
-
-        Args:
-            proposals: where the optimizer would put the weights of each part.
-
-        A weight of the subset scores at least as much as the subset's least, and the k-th largest score of all is at
-        least that. So only newcomers that reach it are compared: after the first steps a handful, or none, and then the
-        subset moves as it is. This is exact, not an estimate.
+    def project(self, proposals: Sequence[Proposal]) -> list[torch.Tensor]:
+        """Move to the feasible point nearest to ``proposals``, one for each part: of all weights the ``k`` with the
+        largest scores go there, every other one goes back to the base. Returns what went back, see ``move``.
 
         Raises:
             DivergedError: a weight would become infinite or not a number; no weight of the silo was moved.
         """
+        return self.move(self.judge(proposals))
+
+    def judge(self, proposals: Sequence[Proposal]) -> list[Entry]:
+        """What ``proposals`` would do to the subset, and every other weight that may have to enter it.
+
+        The k-th largest score of all is at least the k-th largest in the subset, so only newcomers that reach that are
+        looked at: after the first steps a handful, or none. It is at least the (k - d)-th largest if d newcomers or
+        more reach that, which spares most of them; d is half of what entered in the last step, and if too few come,
+        all are looked at. This is exact, not an estimate.
+
+        Raises:
+            DivergedError: see ``project``.
+        """
+        own = [proposal.own() for proposal in proposals]
+        scores = [self._scores(part, values) for part, values in zip(self.parts, own, strict=True)]
         if self.chosen < self.k:
-            self._keep([Pool.whole(part, proposal) for part, proposal in zip(self.parts, proposals, strict=True)])
-            return
-        pools = [Pool(part, proposal.at(part.index)) for part, proposal in zip(self.parts, proposals, strict=True)]
-        self._require_finite([pool.hats for pool in pools])
-        floor = torch.cat([self._scores(pool) for pool in pools]).min()
-        found = [self._newcomers(part, proposal, floor) for part, proposal in zip(self.parts, proposals, strict=True)]
-        if not any(map(len, found)):
-            self._move([pool.hats for pool in pools])
-            return
-        for pool, proposal, new in zip(pools, proposals, found, strict=True):
-            pool.add(new, proposal.at(new))
-        self._keep(pools)
+            return self._entries(proposals, own, scores, self._first_floor(proposals))
+        joined = torch.cat(scores)
+        leaving = min(self.change.entered // 2, self.k // 5)
+        entries = self._entries(proposals, own, scores, _smallest(joined, len(joined) - self.k + leaving))
+        if sum(len(entry.new) for entry in entries) < leaving:
+            entries = self._entries(proposals, own, scores, _smallest(joined, len(joined) - self.k))
+        return entries
 
-    def _scores(self, pool: Pool) -> torch.Tensor:
-        base = pool.old.float()
-        return self.distance(pool.hats - base, base)
+    def _entries(
+        self,
+        proposals: Sequence[Proposal],
+        own: Sequence[torch.Tensor],
+        scores: Sequence[torch.Tensor],
+        floor: torch.Tensor,
+    ) -> list[Entry]:
+        found = []
+        for part, proposal, mine, scored in zip(self.parts, proposals, own, scores, strict=True):
+            new, theirs = self._newcomers(part, proposal, floor)
+            if len(new):
+                found.append(Entry(part, mine, new, proposal.at(new), torch.cat([scored, theirs])))
+            else:
+                found.append(Entry(part, mine, new, mine[:0], scored))
+        self._require_finite([entry.scores for entry in found])
+        return found
 
-    def _newcomers(self, part: Part, proposal: Proposal, floor: torch.Tensor) -> torch.Tensor:
-        """Flat places, ascending, outside the subset, of every weight whose score may reach ``floor``."""
-        if self.distance is absolute and (found := proposal.beyond(floor, part.index)) is not None:
-            return found
-        base = part.base()
-        below = self.distance(proposal.dense().reshape(-1) - base, base) < floor
-        below[part.index] = True
-        return below.logical_not_().nonzero().squeeze(1)  # what is not a number is not below
+    def move(self, entries: Sequence[Entry]) -> list[torch.Tensor]:
+        """Make the ``k`` with the largest scores the subset; returns for each part the flat places that went back."""
+        if sum(len(entry.scores) for entry in entries) == self.chosen == self.k:
+            return self._advance([entry.own for entry in entries])
+        kept = top_of(
+            [entry.scores for entry in entries], lambda: [torch.cat([e.part.index, e.new]) for e in entries], self.k
+        )
+        moved = [entry.move(own, self.left) for entry, own in zip(entries, kept, strict=True)]
+        self.change = Change(sum(new for _, new in moved))
+        return [gone for gone, _ in moved]
 
-    def choose(self, proposals: Sequence[Proposal], scores: Sequence[torch.Tensor]) -> None:
-        """Make the ``k`` weights with the largest ``scores`` the subset, once and for all: a static mask."""
-        pools = [Pool.whole(part, proposal) for part, proposal in zip(self.parts, proposals, strict=True)]
-        self._keep(pools, [score.reshape(-1).float() for score in scores])
+    def chosen_by(self, proposals: Sequence[Proposal], scores: Sequence[torch.Tensor]) -> list[Entry]:
+        """The ``k`` weights with the largest ``scores``, for ``move``: a static mask, chosen once and for all.
 
-    def _keep(self, pools: Sequence[Pool], scores: Sequence[torch.Tensor] | None = None) -> None:
-        """Make the ``k`` of ``pools`` with the largest scores (by distance, if not given) the subset; the rest of them
-        goes back to the base."""
-        joined = torch.cat(list(scores) if scores is not None else [self._scores(pool) for pool in pools])
-        mine = top(joined, self.k).split([len(pool.hats) for pool in pools])
-        self._require_finite([torch.where(own, pool.hats, 0.0) for pool, own in zip(pools, mine, strict=True)])
-        entered = sum(pool.keep(own) for pool, own in zip(pools, mine, strict=True))
-        self.change = Change(entered, self._least())
+        Raises:
+            DivergedError: see ``project``.
+        """
+        joined = torch.cat([score.reshape(-1).float() for score in scores])
+        entries = []
+        for part, proposal, mine in zip(
+            self.parts, proposals, top(joined, self.k).split([len(part) for part in self.parts]), strict=True
+        ):
+            new = mine.nonzero().squeeze(1)
+            hats = proposal.at(new)
+            entries.append(Entry(part, hats[:0], new, hats, torch.ones_like(hats)))
+        self._require_finite([entry.hats for entry in entries])
+        return entries
 
-    def follow(self, proposals: Sequence[Proposal]) -> None:
-        """Move the subset as it is, selecting nothing: a static mask."""
-        hats = [proposal.at(part.index) for part, proposal in zip(self.parts, proposals, strict=True)]
+    def follow(self, hats: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Move the subset as it is to ``hats``, one ``(k,)`` for each part, selecting nothing: nothing goes back.
+
+        Raises:
+            DivergedError: see ``project``.
+        """
         self._require_finite(hats)
-        self._move(hats)
+        return self._advance(hats)
 
-    def _move(self, hats: Sequence[torch.Tensor]) -> None:
+    def least(self) -> float:
+        """The smallest score in the subset."""
+        scores = torch.cat([self._scores(part, part.shadow) for part in self.parts])
+        return float(scores.min()) if len(scores) else 0.0
+
+    def _advance(self, hats: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         for part, hat in zip(self.parts, hats, strict=True):
             part.shadow = hat
             part.apply()
-        self.change = Change(0, self._least())
+        self.change = Change(0)
+        return [part.index[:0] for part in self.parts]
 
-    def _least(self) -> float:
-        bases = [part.old.float() for part in self.parts]
-        scores = [self.distance(part.shadow - base, base) for part, base in zip(self.parts, bases, strict=True)]
-        return float(torch.cat(scores).min())
+    def _scores(self, part: Part, values: torch.Tensor) -> torch.Tensor:
+        base = part.old.float()
+        return self.distance(values - base, base)
+
+    def _all_scores(self, part: Part, proposal: Proposal) -> torch.Tensor:
+        """Scores of every weight outside the subset; of those inside -1."""
+        weight = part.weight
+        return self.distance(proposal.displacement(), weight.float()).scatter_(0, part.index, -1.0)
+
+    def _first_floor(self, proposals: Sequence[Proposal]) -> torch.Tensor:
+        """A score that the ``k``-th largest of all reaches, while nothing is chosen yet."""
+        total = sum(len(part) for part in self.parts)
+        shares = [min(len(part), -(-self.k * len(part) // total)) for part in self.parts]
+        found = [
+            threshold(self._all_scores(part, proposal).clamp_(min=0.0), share)
+            for part, proposal, share in zip(self.parts, proposals, shares, strict=True)
+        ]
+        return torch.stack(found).min()
+
+    def _newcomers(self, part: Part, proposal: Proposal, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Flat places, ascending, outside the subset, of every weight whose score reaches ``floor``; and the scores."""
+        scores = self._all_scores(part, proposal)
+        new = reaching(scores, floor)
+        return new, scores.index_select(0, new)
 
     def _require_finite(self, values: Sequence[torch.Tensor]) -> None:
-        if not torch.isfinite(torch.cat(list(values))).all():
+        if not all(math.isfinite(float(value.abs().max())) for value in values if len(value)):
             raise DivergedError(
                 f"Weights must stay finite, but a step would make some of `{self.name}` infinite or not a number. Use "
                 "a lower learning rate, or fp32."
             )
+
+
+def top_of(scores: Sequence[torch.Tensor], where: Callable[[], Sequence[torch.Tensor]], k: int) -> list[torch.Tensor]:
+    """Which are the ``k`` largest of ``scores``, a mask for each; of equal ones the first by part, then by place.
+
+    Args:
+        where: the flat places of each part's scores, asked for where there are ties.
+    """
+    joined = torch.cat(list(scores))
+    sizes = [len(score) for score in scores]
+    if len(joined) == k:
+        return [torch.ones(size, dtype=torch.bool, device=joined.device) for size in sizes]
+    limit = joined.kthvalue(len(joined) - k + 1).values
+    kept = joined >= limit
+    if int(kept.sum()) > k:
+        order = torch.cat([index.argsort() + start for index, start in zip(where(), _starts(sizes), strict=True)])
+        kept = torch.empty_like(kept).scatter_(0, order, top(joined[order], k))
+    return list(kept.split(sizes))
+
+
+def _smallest(scores: torch.Tensor, more: int) -> torch.Tensor:
+    """The smallest but ``more`` of ``scores``."""
+    return scores.kthvalue(more + 1).values if more else scores.min()
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return [sum(sizes[:i]) for i in range(len(sizes))]
 
 
 def budget(size: int, density: float, least: int = 1) -> int:

@@ -18,7 +18,7 @@ import torch
 
 from foretune.errors import ModelError
 from foretune.tuners import _peft
-from foretune.tuners.subset.model import ATTRIBUTE, subset_of
+from foretune.tuners.subset.model import ATTRIBUTE, whole_subset_of
 from foretune.tuners.subset.silo import Part
 from foretune.tuners.targets import written
 
@@ -45,6 +45,14 @@ class Fit:
     padding: int
     rounded: int
     largest_rounding: float
+
+
+def sentence(fit: Fit) -> str:
+    """What ``fit`` says, for a reader."""
+    return (
+        f"{fit.weights} weights and {fit.padding} zeros that the format wants; base plus delta misses the tuned value "
+        f"by rounding in {fit.rounded}, by at most {fit.largest_rounding:.2g}."
+    )
 
 
 class Form(ABC):
@@ -156,7 +164,7 @@ def convert(model: nn.Module, form: str) -> tuple[PeftModel, Fit]:
     Raises:
         ModelError: see ``save``; then ``model`` is as it was.
     """
-    kind, subset = FORMS[form], subset_of(model)
+    kind, subset = FORMS[form], whole_subset_of(model)
     network = cast("PreTrainedModel", model)
     parts = [part for part in subset.parts if len(part.index)]
     if not parts:

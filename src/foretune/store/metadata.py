@@ -1,0 +1,113 @@
+"""RunRecord -> MetaRun: our own runs in the form that surrogates learn from, beside those of other projects.
+
+A task is rows, label budget and model: runs that differ in tuner, objective, schedule or seed compete within it. Test
+scores go into lines of the split ``test``, which a replay reads and no surrogate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from foretune.records import KINDS, Line, MetaRun, MetaTask, ModelCard, RunCollection, RunRecord, Value, digest
+from foretune.store.importers.plain import plain_config
+
+OWN = "runs"
+"""The name of the collection of one's own runs."""
+
+_NO_SETTING = ("evaluations", "micro_batch")
+"""Fields of a schedule that change what is seen of a run, or its memory, and not what comes out."""
+
+
+def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection:
+    """The collection of ``records``; of one that was recorded more than once, the latest.
+
+    Runs that are not over, and those on texts without labels, are left out. A run that failed before its task was
+    described takes the description of another run of the same task where there is one.
+    """
+    latest = {record.digest: record for record in records}
+    over = [r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS]
+    tasks: dict[str, MetaTask] = {}
+    for record in over:
+        task = _task(record)
+        if task.task_id not in tasks or (record.card is not None and not tasks[task.task_id].features_version):
+            tasks[task.task_id] = task
+    runs = tuple(_run(record) for record in over)
+    return RunCollection(name, tuple(tasks.values()), runs)
+
+
+def task_id(record: RunRecord) -> str:
+    """Rows, budget and model of a run, in one word."""
+    task, model = record.config.task, record.config.model
+    rows = task.fingerprint or [task.source, task.dev, task.test]
+    budget = [task.kind, record.metric, task.shots, task.dev_fraction, task.test_fraction]
+    return digest([rows, budget, model.fingerprint or [model.name, model.revision]])
+
+
+def own_config(record: RunRecord) -> dict[str, Value]:
+    """Tuner, objective and schedule as plain values.
+
+    >>> from foretune.testing.store_contract import toy_record
+    >>> {name: own_config(toy_record())[name] for name in ("tuner", "tuner.rank", "lr")}
+    {'tuner': 'lora', 'tuner.rank': 8, 'lr': 0.0002}
+    """
+    config = record.config
+    schedule = {name: value for name, value in asdict(config.schedule).items() if name not in _NO_SETTING}
+    return {
+        "tuner": config.tuner.name,
+        **plain_config(config.tuner.options, "tuner."),
+        "objective": config.objective.name,
+        **plain_config(config.objective.options, "objective."),
+        **plain_config(schedule),
+        "pooling": config.model.pooling,
+        "max_length": config.model.max_length,
+        "pretrained_further": config.pretraining is not None,
+    }
+
+
+def _task(record: RunRecord) -> MetaTask:
+    card, config = record.card, record.config
+    total = record.cost.total_parameters - record.cost.trainable_parameters
+    model = record.model or ModelCard(config.model.name, parameters=total if total > 0 else None)
+    about = {"classes": card.classes, "majority": card.majority, "label_entropy": card.label_entropy} if card else {}
+    described = card is not None and card.kind == "classification"
+    return MetaTask(
+        task_id=task_id(record),
+        name=card.name if card else config.task.source,
+        group_key=config.task.fingerprint or config.task.source,
+        metric=record.metric,
+        kind=config.task.kind,
+        model=model,
+        rows=dict(card.rows) if card else {},
+        features={**({k: float(v) for k, v in about.items()} if described else {}), **(card.features if card else {})},
+        features_version=card.version if card else 0,
+        data_hash=config.task.fingerprint,
+        sketch=card.sketch if card else (),
+        source="foretune",
+    )
+
+
+def _run(record: RunRecord) -> MetaRun:
+    curve = record.curve
+    lines = []
+    for split, metric in curve.lines():
+        points = [p for p in curve if (p.split, p.metric) == (split, metric)]
+        columns = zip(*((p.step, p.value, p.seconds) for p in points), strict=True)
+        lines.append(Line(split, metric, *(tuple(column) for column in columns)))
+    step = record.chosen_step if record.chosen_step is not None else record.steps_done
+    for split, judged in record.evaluations.items():
+        if split != "dev" and record.metric in judged.scores:
+            lines.append(Line(split, record.metric, (step,), (judged.scores[record.metric],)))
+    cost = {name: float(value) for name, value in asdict(record.cost).items() if value}
+    return MetaRun(
+        run_id=record.digest,
+        task_id=task_id(record),
+        config=own_config(record),
+        status=record.status,
+        max_steps=max(record.config.schedule.steps, 1),
+        lines=tuple(lines),
+        seed=record.config.seeds.init,
+        cost=cost,
+        hardware=record.surroundings.get("device", ""),
+        error=record.error or "",
+    )

@@ -1,0 +1,61 @@
+"""GuardedOptimizer: the optimizer of a subset that can be switched, under a Trainer that can resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+
+from foretune.errors import UsageError
+from foretune.tuners.subset.optimizer import SubsetOptimizer
+
+
+class GuardedOptimizer(SubsetOptimizer):
+    """A ``SubsetOptimizer`` that refuses to step while the weights do not hold its subset, and whose saved state comes
+    back bit for bit.
+
+    Attributes:
+        in_place: whether they do.
+    """
+
+    def __init__(self, params: Iterable[dict[str, Any]], *, in_place: Callable[[], bool], **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self.in_place = in_place
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """As ``SubsetOptimizer.step``.
+
+        Raises:
+            UsageError: another adapter is active, or the subset was merged or taken out; nothing has moved.
+        """
+        if not self.in_place():
+            raise UsageError(
+                "An optimizer steps for the subset that it was made for, but the weights hold another one, or none. "
+                "Call `set_adapter` first, or make an optimizer with `dst_optimizer(model)` after it."
+            )
+        super().step(closure)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Put back what ``state_dict()`` gave. torch's own would round fp32 moments to the type of a bf16 parameter,
+        and replace the groups that the rates are read from.
+
+        Raises:
+            UsageError: it is of other parameter groups.
+        """
+        saved = state_dict["param_groups"]
+        counts = [[len(group["params"]) for group in groups] for groups in (saved, self.param_groups)]
+        if counts[0] != counts[1]:
+            raise UsageError(
+                f"A saved optimizer must have as many tensors per group as this one, but it has {counts[0]}, this one "
+                f"{counts[1]}. Make the model with the options that it was saved with."
+            )
+        self.state.clear()
+        for group, other in zip(self.param_groups, saved, strict=True):
+            group.update({key: value for key, value in other.items() if key != "params"})
+            for parameter, number in zip(group["params"], other["params"], strict=True):
+                if number in state_dict["state"]:
+                    self.state[parameter] = {
+                        key: value.to(parameter.device).clone() if isinstance(value, torch.Tensor) else value
+                        for key, value in state_dict["state"][number].items()
+                    }
