@@ -14,7 +14,7 @@ OPTIONS = {"pattern": "{text} {answer}", "words": {"good": "good", "bad": "bad"}
 
 def test_zero_shot_in_context_pattern_and_distillation_are_methods_by_name(protocol, tmp_path: Path):
     llama = toys.checkpoint(tmp_path / "llama", "llama", max_position_embeddings=256)
-    shown = {"icl": {"demonstrations": 100}, "distillation": {"demonstrations": 4}}
+    shown = {"icl": {"demonstrations": 100}, "distillation": {"demonstrations": 5}}  # too many; no multiple of two
     names = ("zero-shot", "icl", "pattern", "distillation")
     methods = [{"name": name, "objective_options": {**OPTIONS, **shown.get(name, {})}} for name in names]
     cells = opened(protocol(methods=[*methods, "full"], model=str(llama)), store=tmp_path / "store")

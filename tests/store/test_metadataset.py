@@ -177,6 +177,13 @@ def test_our_own_runs_become_a_task_per_rows_and_budget():
     assert metadataset([made]).cost["train_seconds"].tolist()[:2] == [2.0, 2.0]
 
 
+def test_a_record_of_floors_alone_is_no_run_to_learn_from():
+    record = toy_record(0)
+    floors = replace(record, evaluations={}, floors={"majority": dict(record.evaluations)})
+    assert from_records([floors]).runs == ()
+    assert len(from_records([record]).runs) == 1
+
+
 def test_a_card_has_a_hash_that_its_name_does_not_change_and_its_features_do():
     card = TaskCard("a", "classification", features={"words_mean": 3.0})
     assert replace(card, name="b").digest == card.digest

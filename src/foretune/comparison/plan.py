@@ -160,8 +160,10 @@ class Plan:
         """The whole configuration of one run."""
         task, asked = self.task(cell.task), self.protocol
         objective, options = self.objective(method, task), dict(method.objective_options)
-        if "demonstrations" in options:  # no more examples are shown than there are labels
-            options["demonstrations"] = min(options["demonstrations"], self.rows(task, cell.shots))
+        if "demonstrations" in options:  # no more than there are labels, and as many of every class
+            shown = min(options["demonstrations"], self.rows(task, cell.shots))
+            classes = max(1, len(task.schema.labels))
+            options["demonstrations"] = max(classes, shown // classes * classes) if shown else 0
         shots = cell.shots if self.seeded(cell.method, cell.task) else asked.shots[0]
         course: dict[str, Any] = {
             "steps": self.steps(task, cell.shots),

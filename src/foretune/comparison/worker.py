@@ -107,7 +107,7 @@ def measure_floors(job: Job, plan: Plan, folder: Path) -> RunRecord:
         job.config,
         "ok",
         metric=task.schema.metric,
-        card=card(task.name, task.schema, made.tables["train"], rows),
+        card=card(task.name, task.schema, made.tables["train"], rows, task.sketch),
         floors=found,
         labels=task.schema.labels,
         cost=Cost(setup_seconds=watch.seconds["setup"], floor_seconds=watch.seconds["floors"]),

@@ -22,11 +22,11 @@ _NO_SETTING = ("evaluations", "micro_batch")
 def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection:
     """The collection of ``records``; of one that was recorded more than once, the latest.
 
-    Runs that are not over, and those on texts without labels, are left out. A run that failed before its task was
-    described takes the description of another run of the same task where there is one.
+    Runs that are not over, those on texts without labels, and records of floors alone are left out. A run that failed
+    before its task was described takes the description of another run of the same task where there is one.
     """
     latest = {record.digest: record for record in records}
-    over = [r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS]
+    over = [r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS and not _idle(r)]
     tasks: dict[str, MetaTask] = {}
     for record in over:
         task = _task(record)
@@ -34,6 +34,11 @@ def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection
             tasks[task.task_id] = task
     runs = tuple(_run(record) for record in over)
     return RunCollection(name, tuple(tasks.values()), runs)
+
+
+def _idle(record: RunRecord) -> bool:
+    """Whether nothing was judged but floors: no pipeline ran."""
+    return record.status == "ok" and not record.evaluations and bool(record.floors)
 
 
 def task_id(record: RunRecord) -> str:
