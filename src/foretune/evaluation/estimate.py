@@ -23,7 +23,7 @@ OVER_SEEDS = "t over seeds"
 _NO_SPREAD = 1e-12
 """A standard error below this part of the largest value is rounding, not spread."""
 
-_DECIMALS = 9
+DECIMALS = 9
 
 
 @dataclass(frozen=True)
@@ -166,4 +166,4 @@ def seed_pairs(first: ArrayLike, second: ArrayLike) -> Floats:
             f"A paired comparison needs both methods on the same seeds, but got {len(one)} and {len(two)} scores. "
             "Run the missing seeds, or leave them out on both sides."
         )
-    return np.round(one - two, _DECIMALS)
+    return np.round(one - two, DECIMALS)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from foretune.errors import UsageError
-from foretune.evaluation.estimate import LEVEL, Estimate, over_seeds, scores_of, seed_pairs, student
+from foretune.evaluation.estimate import DECIMALS, LEVEL, Estimate, over_seeds, scores_of, seed_pairs, student
 from foretune.evaluation.intervals import wilson
 
 WELCH = "Welch's t over unpaired seeds"
@@ -81,16 +81,17 @@ def sign_flip(first: ArrayLike, second: ArrayLike, *, seed: int = 0) -> Signific
     n, exact = len(differences), len(differences) <= EXACT
     if n < 2:  # one difference: either sign is as far from 0
         return Significance("sign-flip", 1.0, float(differences[0]), n)
+    whole = np.round(differences * 10.0**DECIMALS)  # sums of whole numbers are exact, so equal ones compare as equal
     found = permutation_test(
-        (differences,),
-        np.mean,
+        (whole,),
+        np.sum,
         permutation_type="samples",
         vectorized=True,
         n_resamples=2**n if exact else DRAWS,
         batch=10_000,
         rng=np.random.default_rng(seed),
     )
-    return Significance("sign-flip", float(found.pvalue), float(found.statistic), n, None if exact else DRAWS)
+    return Significance("sign-flip", float(found.pvalue), float(differences.mean()), n, None if exact else DRAWS)
 
 
 def wilcoxon(first: ArrayLike, second: ArrayLike) -> Significance:
