@@ -21,7 +21,7 @@ from foretune.errors import UsageError
 from foretune.models import open_checkpoint
 from foretune.objectives import Objective, for_kind
 from foretune.objectives import make as make_objective
-from foretune.recommenders.default import FROZEN_HEAD_LR, HEAD_LR
+from foretune.recommenders.published import FROZEN_HEAD_LR, HEAD_LR
 from foretune.records import ModelRef, Part, RunConfig, Schedule, Seeds, TaskRef
 from foretune.tasks import Draw, Task, draw
 from foretune.tasks.keys import hash64

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from foretune.recommenders.base import FAMILIES, Method, Recommender, Situation, make_plan
-from foretune.recommenders.default import BATCH_SIZE, PublishedDefault
+from foretune.recommenders.base import Observation, Recommender, Trial, blank
+from foretune.recommenders.default import Default
+from foretune.recommenders.published import BATCH_SIZE, published
+from foretune.recommenders.situation import FAMILIES, Method, Situation
 from foretune.records import Plan
-from foretune.registry import find
 
-RECOMMENDERS: dict[str, type[Recommender]] = {r.name: r for r in (PublishedDefault,)}
+RECOMMENDERS: dict[str, type[Recommender]] = {r.name: r for r in (Default,)}
 
 __all__ = [
     "BATCH_SIZE",
     "FAMILIES",
     "RECOMMENDERS",
+    "Default",
     "Method",
-    "PublishedDefault",
+    "Observation",
     "Recommender",
     "Situation",
-    "make_plan",
+    "Trial",
+    "blank",
     "plan",
+    "published",
 ]
 
 
-def plan(situation: Situation, recommender: str = PublishedDefault.name) -> Plan:
+def plan(situation: Situation) -> Plan:
     """What to run in ``situation``, best first, with what that rests on.
 
     Raises:
-        UsageError: an unknown recommender or tuner.
+        UsageError: an unknown tuner.
         ResourceError: nothing fits the budget.
     """
-    return make_plan(find("recommender", recommender, RECOMMENDERS)(situation))
+    best, evidence = published(situation)
+    if best.schedule.steps:
+        evidence = (*evidence, "No score is foretold: no earlier run was consulted.")
+    return Plan((best,), Default.name, evidence)

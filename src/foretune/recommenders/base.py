@@ -1,83 +1,66 @@
-"""Recommender: what to run next. The published default and, later, learned ones stand behind one door.
+"""Recommender: what to run next. Ours and the baselines stand behind one door.
 
-``ask`` gives a ``Recommendation`` rather than a whole ``RunConfig``: which rows, checkpoint and seeds is for
-the user to say, and a recommender that could change them could also cheat with them. What is left, tuner, objective and
-schedule, is what ``Plan`` ranks, prints and stores; with the user's part it becomes the ``RunConfig``.
+A recommender chooses among the candidates of a *pool*: a ``MetaDataset`` on the one task at hand. In a plan the pool
+was made from what the tuners offer (``pool.py``), in a replay it is what was recorded; a recommender cannot tell the
+two apart, which is what lets replays speak about plans. It asks for a candidate to be brought to a cell (a tenth of its
+full run) and is told what was seen: more of the same candidate later continues it.
 
-The memory wing loads no torch, so a recommender never imports the tuners. It is handed their names and default rates
-(``Method``), which also lets it recommend a tuner of another package.
+Which rows, checkpoint and seeds is for the user to say: a recommender that could change them could also cheat with
+them. Test scores are not in what it is told.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
 
 from foretune.errors import UsageError
-from foretune.records import Part, Plan, Recommendation, RunRecord, TaskCard
-
-FAMILIES = ("encoder", "decoder", "encoder-decoder")
-
-
-class Method(Protocol):
-    """What a recommender knows of a tuner; the classes in ``foretune.tuners.TUNERS`` have it."""
-
-    @property
-    def name(self) -> str:
-        """What records and the command line call it."""
-
-    @property
-    def lr(self) -> float:
-        """Its default peak learning rate; 0 where it trains nothing."""
+from foretune.records import SUCCESSES
+from foretune.store.metadataset import CELLS, ROLES, MetaDataset
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What is known before anything is trained.
+class Trial:
+    """Bring a candidate to a cell.
 
     Attributes:
-        card: the task, without its data; ``card.rows["train"]`` is what the optimizer will see (dev is taken off).
-        family: one of ``FAMILIES``.
-        parameters: of the checkpoint.
-        methods: tuner name -> tuner class: what may be recommended.
-        objective: what is minimised; the task's kind decides it.
-        tuner: the user's own choice; None leaves it to the recommender.
-        budget_seconds: for optimizer steps alone, loading, floors and evaluation taken off. None = no limit.
-        fresh_head: whether a head of the task's own starts at random.
-        seconds_per_step: of one optimizer step of the recommended batch, measured or estimated. None = not known yet:
-            plan once without it, measure that plan's batch, plan again.
+        place: of the candidate in the pool.
+        until: cells of its full run that are to be done then, from 1 to ``CELLS``.
     """
 
-    card: TaskCard
-    family: str
-    parameters: int
-    methods: Mapping[str, Method]
-    objective: Part
-    tuner: str | None = None
-    budget_seconds: float | None = None
-    seconds_per_step: float | None = None
-    fresh_head: bool = True
+    place: int
+    until: int = CELLS
 
-    def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise UsageError(f"a model's family must be one of {', '.join(FAMILIES)}, but got `{self.family}`.")
-        if self.rows < 1:
-            raise UsageError(f"a task needs at least 1 training row, but `{self.card.name}` has {self.rows}.")
-        for name in ("budget_seconds", "seconds_per_step"):
-            value = vars(self)[name]
-            if value is not None and not value > 0:
-                raise UsageError(f"`{name} > 0` must hold, but got {name}={value}.")
 
-    @property
-    def rows(self) -> int:
-        """Training rows."""
-        return self.card.rows.get("train", 0)
+@dataclass(frozen=True)
+class Observation:
+    """What came of a trial.
+
+    Attributes:
+        trial: what was asked for.
+        status: one of ``records.OUTCOMES``; ``ok`` and ``stopped`` alike mean that it may go on, or is complete.
+        curves: role -> ``(CELLS,)`` values of the cells that were reached, NaN behind them.
+        seconds: ``(CELLS,)`` training seconds until the measurement in each cell, NaN where not known.
+    """
+
+    trial: Trial
+    status: str
+    curves: Mapping[str, np.ndarray]
+    seconds: np.ndarray
 
 
 class Recommender(ABC):
-    """Says what to run next in one situation, and may learn from what came of it.
+    """Says what to run next, and hears what came of it; the class is abstract or final.
+
+    Args:
+        pool: ``n`` candidates on one task, none of them started.
+        past: runs on other tasks, copies of this one left out; None where there are none.
+        default: the place in ``pool`` of the published default; None where the pool has none.
+        seed: of every draw.
 
     Attributes:
         name: what plans, the command line and the registry call it.
@@ -85,37 +68,57 @@ class Recommender(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, situation: Situation) -> None:
-        self.situation = situation
+    def __init__(
+        self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0
+    ) -> None:
+        if not len(pool):
+            raise UsageError("a recommender chooses among at least 1 candidate, but got none.")
+        if len(pool.tasks) != 1:
+            raise UsageError(f"the candidates of a pool are on 1 task, but got {len(pool.tasks)}.")
+        self.view, self.past, self.default, self.seed = blank(pool), past, default, seed
+        self.seen = np.zeros(len(pool), np.int64)
+        self.over = np.zeros(len(pool), bool)
 
     @abstractmethod
-    def ask(self) -> Recommendation | None:
-        """The next pipeline to run; None when there is nothing further to say.
-
-        Raises:
-            UsageError: the user's own choice cannot be.
-            ResourceError: nothing fits the budget.
-        """
-
-    @abstractmethod
-    def tell(self, record: RunRecord) -> None:
-        """Hear of a finished run of any status. Test and out-of-domain scores in it are not to be read."""
+    def ask(self) -> Trial | None:
+        """The next trial; None when there is nothing further to say. Asking again without telling gives the same
+        trial again, or another one that may run beside it."""
 
     @property
     @abstractmethod
     def evidence(self) -> tuple[str, ...]:
         """What the answers so far rest on, one sentence each."""
 
+    def tell(self, observation: Observation) -> None:
+        """Hear what came of a trial."""
+        place = observation.trial.place
+        self.seen[place] = max(self.seen[place], observation.trial.until)
+        for role in ROLES:
+            self.view.curves[role][place] = observation.curves[role]
+        self.view.seconds[place] = observation.seconds
+        self.view.status[place] = observation.status
+        failed = observation.status not in SUCCESSES
+        self.over[place] = failed or self.seen[place] >= CELLS
+        curve = self.view.sign[place] * observation.curves["score"]
+        known = np.isfinite(curve)
+        self.view.score[place] = np.nan if failed or not known.any() else self.view.sign[place] * curve[known].max()
 
-def make_plan(recommender: Recommender, limit: int = 10) -> Plan:
-    """What ``recommender`` would run, best first, before anything is run: at most ``limit`` pipelines.
+    def incumbent(self) -> int | None:
+        """The place of the candidate with the best score seen so far; None before there is one."""
+        scores = self.view.sign * self.view.score
+        return int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
 
-    Raises:
-        UsageError: it has nothing to recommend.
-    """
-    ranked: list[Recommendation] = []
-    while len(ranked) < limit and (recommendation := recommender.ask()) is not None:
-        ranked.append(recommendation)
-    if not ranked:
-        raise UsageError(f"the recommender `{recommender.name}` has nothing to say here. Name a method with --tuner.")
-    return Plan(tuple(ranked), recommender.name, recommender.evidence)
+
+def blank(pool: MetaDataset) -> MetaDataset:
+    """The candidates of ``pool`` with nothing known of any but what an untrained model scores, in arrays of its own."""
+    n = len(pool)
+    return replace(
+        pool,
+        status=np.full(n, "stopped", object),
+        curves={role: np.full((n, CELLS), np.nan) for role in ROLES},
+        start={role: np.array(pool.start[role], float) for role in ROLES},
+        seconds=np.full((n, CELLS), np.nan),
+        score=np.full(n, np.nan),
+        test=np.full(n, np.nan),
+        cost={name: np.full(n, np.nan) for name in pool.cost},
+    )

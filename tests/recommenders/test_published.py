@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from foretune.errors import ResourceError, UsageError
 from foretune.objectives import for_kind
-from foretune.recommenders import FAMILIES, PublishedDefault, Situation, make_plan, plan
+from foretune.recommenders import FAMILIES, Situation, plan
 from foretune.records import KINDS, Part, Plan, TaskCard
-from foretune.testing.store_contract import toy_record
 from foretune.tuners import TUNERS, make
 
 TRAINING = [name for name, tuner in TUNERS.items() if tuner.lr]
@@ -150,22 +149,9 @@ def test_a_plan_survives_its_file():
     assert made.recommender == "default"
 
 
-def test_it_answers_once_whatever_it_is_told():
-    recommender = PublishedDefault(situation())
-    first = recommender.ask()
-    for status in ("failed", "oom", "diverged", "ok"):
-        recommender.tell(toy_record(status=status))
-    assert first is not None
-    assert recommender.ask() is None
-    with pytest.raises(UsageError, match="nothing to say"):
-        make_plan(recommender)
-
-
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="Did you mean `lora`"):
         plan(situation(tuner="lroa"))
-    with pytest.raises(UsageError, match="is not a recommender"):
-        plan(situation(), "oracle")
 
 
 @pytest.mark.parametrize(
