@@ -13,9 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foretune.comparison import Protocol, compare
+    from foretune.comparison import Protocol
     from foretune.errors import ForetuneError
-    from foretune.pipeline import Result, load, recommend, tune
+    from foretune.pipeline import Comparison, Result, compare, load, recommend
+    from foretune.pipeline.replay import replay
+    from foretune.pipeline.tune import tune
     from foretune.records import Plan, RunConfig, RunRecord, Seeds
     from foretune.tasks import Task
     from foretune.tuners import TUNERS, get_peft_model
@@ -30,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "TUNERS",
+    "Comparison",
     "DynamicSubsetConfig",
     "ForetuneError",
     "Plan",
@@ -49,10 +52,12 @@ __all__ = [
     "get_peft_model",
     "load",
     "recommend",
+    "replay",
     "tune",
 ]
 
 _HOMES = {
+    "Comparison": "foretune.pipeline",
     "DynamicSubsetConfig": "foretune.tuners.dynamic_subset",
     "ForetuneError": "foretune.errors",
     "Plan": "foretune.records",
@@ -67,11 +72,12 @@ _HOMES = {
     "SubsetModel": "foretune.tuners.subset.peft_model",
     "TUNERS": "foretune.tuners",
     "Task": "foretune.tasks",
-    "compare": "foretune.comparison",
+    "compare": "foretune.pipeline",
     "dst_optimizer": "foretune.tuners.subset.model",
     "get_peft_model": "foretune.tuners",
     "load": "foretune.pipeline",
     "recommend": "foretune.pipeline",
+    "replay": "foretune.pipeline",
     "tune": "foretune.pipeline",
 }
 

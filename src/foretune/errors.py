@@ -17,6 +17,9 @@ A message is a rule, the values that break it and the way out, so that the reade
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class ForetuneError(Exception):
     """The base of the family: catch this one to catch them all.
@@ -74,3 +77,20 @@ class Interrupted(ForetuneError):
     """Stopped by Ctrl-C or SIGTERM; the run folder holds what is needed to go on."""
 
     exit_code = 130
+
+
+def require(rules: Mapping[str, bool], values: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` for the first rule that is not kept.
+
+    Args:
+        rules: rule as a user reads it -> whether it is kept; the first name in it is the option it is about.
+        values: option -> value, for example ``vars`` of what was configured.
+
+    >>> require({"0 < rate <= 1": False}, {"rate": 2.0})
+    Traceback (most recent call last):
+    foretune.errors.UsageError: `0 < rate <= 1` must hold, but got rate=2.0.
+    """
+    for rule, kept in rules.items():
+        if not kept:
+            name = next(word for word in rule.split() if word.isidentifier())
+            raise UsageError(f"`{rule}` must hold, but got {name}={values[name]!r}.")

@@ -189,3 +189,16 @@ def test_the_demo_learns_from_real_questions_with_a_real_model(foretune):
     chance = record["floors"]["majority"]["test"]["scores"]["accuracy"]
     assert record["evaluations"]["test"]["intervals"]["accuracy"][0] > chance
     assert "nothing to do" in foretune("demo").stdout
+
+
+def test_recommend_says_how_much_more_it_could_explain(place, run_in):
+    folder, _, words = place
+    asked = ["recommend", *words[1 : words.index("--out")], "--steps", "2", "--recommender", "default"]
+    done = run_in(folder, *asked, "--explain")
+    assert done.returncode == 0, done.stderr
+    assert "no earlier run was consulted" in done.stdout
+
+
+def test_playing_needs_a_budget(refuses):
+    refuses(2, "tune", "data.csv", "--mode", "grey-box", says=["--mode grey-box", "--budget 20m"])
+    refuses(2, "tune", "data.csv", "--mode", "portfolio", "--recommender", "default", says=["--recommender default"])

@@ -14,7 +14,6 @@ import pytest
 
 from foretune.comparison import Protocol, compare
 from foretune.comparison.cells import Cells
-from foretune.comparison.claims import claim
 from foretune.comparison.harness import opened
 from foretune.comparison.plan import FLOORS, Plan
 from foretune.comparison.verdict import judge
@@ -22,13 +21,14 @@ from foretune.comparison.worker import work
 from foretune.errors import UsageError
 from foretune.records import Part
 from foretune.records.verdict import Verdict
+from foretune.store.claims import claim
 from foretune.store.folder import read_run
 
 
 def tables(verdict: Verdict) -> str:
     """Everything of a verdict but seconds, memory and the time at which it was made."""
     cells = [
-        replace(cell, spent=replace(cell.spent, seconds={}, peak_bytes=None, item_seconds=None))
+        replace(cell, spent=replace(cell.spent, seconds={}, peak_bytes=None, item_seconds=None, step_seconds=None))
         for cell in verdict.cells
     ]
     contrasts = [replace(contrast, ratios={}) for contrast in verdict.contrasts]
@@ -185,7 +185,7 @@ def test_a_comparison_killed_twenty_times_ends_with_the_same_tables(protocol, tm
     check_killed(asked, tmp_path, kills=20, seed=0)
 
 
-def test_a_killed_run_leaves_a_status_and_no_scores(protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_check_13_a_killed_run_leaves_a_status_and_no_scores(protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is on disk at a step is what a kill leaves: it is read there, from inside the loop."""
     from foretune.training import loop
 

@@ -143,7 +143,7 @@ def test_the_objective_counts() -> None:
 def test_a_field_that_nobody_knows_is_not_dropped_in_silence() -> None:
     plain = BASE.to_json()
     plain["schedule"]["epochs"] = 3
-    with pytest.raises(TypeError, match="epochs"):
+    with pytest.raises(ValueError, match="epochs"):
         RunConfig.from_json(plain)
 
 

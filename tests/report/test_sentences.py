@@ -127,6 +127,16 @@ def test_the_expectation_is_held_against_dev_and_only_for_the_pipeline_that_was_
     assert "does not follow the plan" in sentences.expectation(other, record)
 
 
+def test_expected_and_achieved_stand_side_by_side_and_only_for_what_was_planned():
+    record = samples.banking().record
+    told = sentences.achieved(samples.plan(record), record)
+    assert told.startswith("Expected and achieved: ")
+    assert "on dev" in told
+    assert "(expected " in told
+    other = Plan((Recommendation(Part("ia3"), Part("head"), record.config.schedule, 0.9, (0.8, 0.95)),), "rule")
+    assert sentences.achieved(other, record) is None
+
+
 def test_paired_answers_find_what_two_intervals_cannot():
     made = samples.banking()
     judged = rows(made.predictions, "test")

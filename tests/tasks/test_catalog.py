@@ -352,7 +352,10 @@ def test_balanced_copa_holds_dev_items_and_their_mirrors_only(tmp_path):
 
 
 def nli_folder(folder: Path, gold: str = "non-entailment") -> Path:
-    hans = f"gold_label\tsentence1\tsentence2\n{gold}\tA b.\tB a.\nentailment\tA b.\tA.\n"
+    hans = (
+        f"gold_label\tsentence1\tsentence2\theuristic\n{gold}\tA b.\tB a.\tlexical_overlap\n"
+        "entailment\tA b.\tA.\tconstituent\n"
+    )
     pairs = [("a", "b", "entailment"), ("a", "c", "neutral"), ("a", "d", "contradiction")]
     table = json.dumps({str(i): {"text_a": a, "text_b": b, "label": y} for i, (a, b, y) in enumerate(pairs)})
     rte = "index\tsentence1\tsentence2\tlabel\n0\tA\tB\tentailment\n1\tA\tC\tnot_entailment\n"
@@ -388,6 +391,16 @@ def test_two_classes_under_other_names_are_renamed_to_the_task_s(tmp_path):
     schema, _, ood = catalog.open("rte", nli_folder(tmp_path))
     assert schema.ood_label_map == {}
     assert ood["hans"]["label"].to_pylist() == ["not_entailment", "entailment"]
+
+
+@pytest.mark.parametrize("name", ["mnli", "rte"])
+def test_hans_keeps_its_heuristics_as_groups(tmp_path, name):
+    schema, splits, ood = catalog.open(name, nli_folder(tmp_path))
+    assert schema.ood_groups == {"hans": "heuristic"}
+    assert ood["hans"]["group"].to_pylist() == ["lexical_overlap", "constituent"]
+    assert "group" not in schema.columns
+    assert all(is_normal(table) for table in splits.values())
+    assert all(is_normal(table) for other, table in ood.items() if other != "hans")
 
 
 def test_an_out_of_domain_label_that_no_prediction_can_equal_is_refused(tmp_path):
@@ -477,5 +490,5 @@ def test_a_task_opens_from_the_hub(name, monkeypatch):
     monkeypatch.delenv("FORETUNE_DATA", raising=False)
     schema, splits, _ = catalog.open(name)
     assert set(splits) == set(catalog.entry(name).splits)
-    assert all(is_normal(table) and table.num_rows for table in splits.values())
+    assert all(is_normal(table.select(SPLIT_COLUMNS.names)) and table.num_rows for table in splits.values())
     assert schema.kind != "classification" or len(schema.labels) >= 2

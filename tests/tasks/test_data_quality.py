@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
 import pytest
 
 from foretune.errors import DataError
 from foretune.tasks import Task, audit, draw
 from foretune.tasks.keys import normalise, row_keys
-from foretune.tasks.quality import cut_report
 
 
 def rows(n: int = 20, start: int = 0) -> list[dict[str, Any]]:
@@ -71,14 +69,6 @@ def test_all_text_fields_count_together() -> None:
 )
 def test_equality_of_texts_in_many_scripts(left: str, right: str, same: bool) -> None:
     assert (normalise(left) == normalise(right)) is same
-
-
-def test_texts_that_are_cut_are_counted() -> None:
-    report = cut_report(np.array([4, 5, 6, 1000]), 5)
-    assert report is not None
-    assert report.startswith("2 of 4 examples (50.0 %) are longer than 5 tokens")
-    assert "--max-length 1000" in report
-    assert cut_report(np.array([4, 5]), 5) is None
 
 
 @pytest.mark.slow

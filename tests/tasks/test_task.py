@@ -136,3 +136,52 @@ def test_tables_of_another_shape_are_refused() -> None:
     with pytest.raises(UsageError, match="splits must be `train`"):
         Task.from_splits("t", Schema("classification"), {"validation": table})
     assert Task.from_splits("t", Schema("classification"), {"train": table}).schema.labels == ("a", "b")
+
+
+# -- groups of an out-of-domain set -----------------------------------------------------------------------------------
+
+
+def labelled(count=10):
+    return [{"text": f"{word} number {i}", "label": word} for i in range(count // 2) for word in ("yes", "no")]
+
+
+def elsewhere(**more):
+    return [
+        {"text": f"elsewhere {i}", "label": ("yes", "no")[i % 2], **{k: v[i] for k, v in more.items()}}
+        for i in range(4)
+    ]
+
+
+def test_an_out_of_domain_set_may_name_the_part_that_a_row_belongs_to():
+    rows = elsewhere(shop=["north", "south", " north ", ""])
+    task = Task.from_records(labelled(), ood={"shops": rows, "plain": elsewhere()}, group="shop")
+    assert task.ood["shops"]["group"].to_pylist() == ["north", "south", "north", None]
+    assert task.schema.ood_groups == {"shops": "shop"}
+    assert "group" not in task.ood["plain"].column_names
+    again = Task.from_splits("again", task.schema, task.splits, task.ood)
+    assert again.schema.ood_groups == {"shops": "shop"}
+
+
+def test_groups_change_neither_what_a_run_learns_from_nor_its_identity():
+    rows = elsewhere(shop=["north", "south", "north", "south"])
+    plain, grouped = (Task.from_records(labelled(), ood={"shops": rows}, **g) for g in ({}, {"group": "shop"}))
+    assert (plain.fingerprint, plain.draw_key, plain.ref) == (grouped.fingerprint, grouped.draw_key, grouped.ref)
+
+
+def test_a_group_that_no_out_of_domain_set_has_is_refused():
+    with pytest.raises(DataError, match="none has `shopp`"):
+        Task.from_records(labelled(), ood={"shops": elsewhere(shop=["a", "b", "a", "b"])}, group="shopp")
+    with pytest.raises(DataError, match="none has `shop`"):
+        Task.from_records(labelled(), group="shop")
+
+
+def test_a_column_with_another_value_in_every_row_names_no_parts():
+    rows = [{"text": f"elsewhere {i}", "label": ("yes", "no")[i % 2], "id": str(i)} for i in range(60)]
+    with pytest.raises(DataError, match="at most 50 names, but `id` has 60"):
+        Task.from_records(labelled(), ood={"shops": rows}, group="id")
+
+
+def test_a_set_with_groups_may_be_a_test_set_too(tmp_path):
+    rows = elsewhere(shop=["a", "b", "a", "b"])
+    task = Task.from_records(labelled(), test=rows, ood={"shops": elsewhere(shop=["a", "b", "a", "b"])}, group="shop")
+    assert "group" not in task.splits["test"].column_names

@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from foretune.errors import DataError, ModelError, UsageError
-from foretune.export.source import Source
+from foretune.errors import DataError, UsageError
 from foretune.records import Part, RunConfig, Seeds
 from foretune.report.snippet import load_and_predict
 from foretune.tasks import Task
@@ -58,14 +57,12 @@ def test_a_run_without_a_step_is_judged_priced_and_restored(
     assert found[4] > 4 * found[0] > 0
 
 
-def test_no_stock_format_is_handed_over_for_what_no_stock_format_computes(
+def test_the_adapter_of_a_run_that_answers_with_words_is_not_said_to_be_enough_for_stock_tools(
     untrained: Callable[..., RunConfig], task: Callable[..., Task], tmp_path: Path
 ) -> None:
     record = train(untrained(), task=task(), folder=tmp_path, floors=False)
     assert "in a prompt that foretune writes" in str(record.stock_refusal)
     assert "Predictor" in load_and_predict(record.config, record.stock_refusal)
-    with pytest.raises(ModelError, match="no export format computes"):
-        Source.open(tmp_path)
 
 
 def test_demonstrations_are_training_rows_of_both_classes_by_seed(

@@ -7,7 +7,7 @@ import pytest
 from foretune.errors import ModelError, UsageError
 from foretune.testing import toys
 from foretune.testing.contracts import logits
-from foretune.tuners import PrefixTuning, PromptTuning, Tuner, check_length, positions
+from foretune.tuners import PrefixTuning, PromptTuning, Tuner
 from foretune.tuners.prompt_tuning import require_reach
 
 
@@ -16,15 +16,11 @@ from foretune.tuners.prompt_tuning import require_reach
 def test_a_text_too_long_by_one_is_refused_with_both_numbers(name: str, usable: int, tuner: Tuner):
     network = toys.network(name, "token")
     model = tuner.attach(network).eval()
-    assert positions(model) == usable
     longest = usable - 5
     logits(model, toys.batch(network, (longest,)))
-    check_length(tuner, model, longest)
     words = rf"{usable} positions, but got {longest + 1} tokens and 5 virtual tokens.*{longest} or less"
     with pytest.raises(UsageError, match=words):
         logits(model, toys.batch(network, (longest + 1,)))
-    with pytest.raises(UsageError, match=words):
-        check_length(tuner, model, longest + 1)
 
 
 @pytest.mark.parametrize("tuner", [PromptTuning(length=5), PrefixTuning(length=5)], ids=lambda t: t.name)
@@ -36,12 +32,6 @@ def test_writing_beyond_the_last_position_is_refused(tuner: Tuner):
     model.generate(**batch, max_new_tokens=8, **settings)
     with pytest.raises(UsageError, match=r"32 positions.*28 tokens and 5 virtual tokens.*27 or less"):
         model.generate(**batch, max_new_tokens=9, **settings)
-
-
-def test_relative_positions_have_no_limit():
-    assert positions(toys.network("t5")) is None
-    assert positions(toys.network("deberta-v2")) is None
-    assert positions(toys.network("llama")) == 32
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import typer
 
 from foretune.cli.tune import (
     BatchSize,
+    Data,
     DataDir,
     Kind,
     Label,
@@ -39,7 +40,7 @@ YAML = (".yaml", ".yml")
 PROFILES = {"cpu-small": {"steps": 40, "tasks": 3, "methods": 2, "seeds": 3, "test_rows": 200}}
 """Name -> how much of a protocol is run for a first look."""
 
-READING = ("text", "pair", "label", "prompt", "response", "kind", "metric", "test")
+READING = ("text", "pair", "label", "prompt", "response", "kind", "metric", "test", "group")
 
 
 @app.command()
@@ -54,6 +55,9 @@ def compare(
     metric: MetricName = None,
     test: Test = None,
     ood: Ood = None,
+    group: Annotated[
+        str | None, _option(Data, "Column of the --ood files by whose values out-of-domain scores are split.")
+    ] = None,
     data_dir: DataDir = None,
     methods: Annotated[str | None, _option(Method, f"Names with commas between them ({METHODS}).")] = None,
     model: Annotated[str | None, _option(Method, "Folder or Hub id of the model of all runs (demo).")] = None,
@@ -130,8 +134,8 @@ def _frozen(source: str, values: dict[str, Any], allow_unequal: bool, profile: s
     """The protocol of a YAML file, or the one that the options describe."""
     from foretune.comparison import Protocol
     from foretune.comparison.protocol import shorter
-    from foretune.comparison.reading import parse
     from foretune.errors import UsageError
+    from foretune.records.reading import parse, read_text
     from foretune.registry import did_you_mean
 
     given = {name: value for name, value in values.items() if value not in (None, [])}
@@ -142,7 +146,7 @@ def _frozen(source: str, values: dict[str, Any], allow_unequal: bool, profile: s
                 f"`--{name.replace('_', '-')}` belongs in the protocol, but `{source}` is one already. Write it there "
                 "(`foretune compare DATA --dry-run` prints a whole protocol)."
             )
-        plain = parse(_text(Path(source)), f"`{source}`")
+        plain = parse(read_text(Path(source), "protocol"), f"`{source}`")
     else:
         plain = _described(source, given)
     if allow_unequal:
@@ -183,12 +187,6 @@ def _described(source: str, given: dict[str, Any]) -> dict[str, Any]:
         plain["tuning_trials"] = given["trials"]
     same = ("steps", "batch_size", "selection", "test_rows", "margin", "contrasts")
     return plain | {name: given[name] for name in same if name in given}
-
-
-def _text(path: Path) -> str:
-    from foretune.comparison.harness import read_text
-
-    return read_text(path)
 
 
 def _freeze(folder: Path, protocol: Protocol) -> None:

@@ -75,10 +75,12 @@ class Shown(Progress):
             self._bars = None
 
 
-def show_plan(shown: Shown, draft: Draft) -> None:
-    """The plan of ``--dry-run`` and of ``recommend``."""
+def show_plan(shown: Shown, draft: Draft, explain: bool = False) -> None:
+    """The plan of ``--dry-run`` and of ``recommend``; what it rests on in full where ``explain`` is asked for."""
+    foretold = any(item.p_fail is not None for item in draft.plan.ranked)
     table = Table(title="Plan, best first", title_justify="left", show_header=True)
-    for column in ("", "tuner", "lr", "steps", "batch", "expected score", "time", "memory"):
+    columns = ("", "tuner", "lr", "steps", "batch", "expected score", *(["may fail"] if foretold else []))
+    for column in (*columns, "time", "memory", *(["from"] if foretold else [])):
         table.add_column(column)
     for rank, item in enumerate(draft.plan.ranked, 1):
         schedule = item.schedule
@@ -89,15 +91,23 @@ def show_plan(shown: Shown, draft: Draft) -> None:
             str(schedule.steps),
             str(schedule.batch_size),
             Text("unknown" if item.score is None else scored(draft.task.schema.metric, item.score, item.interval)),
+            *([f"{item.p_fail or 0:.0%}"] if foretold else []),
             "unknown" if item.seconds is None else seconds(item.seconds),
             "unknown" if item.bytes is None else size(item.bytes),
+            *([ORIGINS[item.origin]] if foretold else []),
         )
     shown.console.print(table)
-    for line in (*draft.plan.evidence, *draft.notes):
+    for line in (*draft.plan.evidence, *draft.notes, *(draft.plan.details if explain else ())):
         shown.say(f"- {line}")
+    if draft.plan.details and not explain:
+        shown.say(f"({len(draft.plan.details)} more lines with --explain.)")
 
 
-def show_result(shown: Shown, result: Result) -> None:
+ORIGINS = {"default": "published", "portfolio": "earlier runs", "sampled": "new", "": ""}
+"""How a reader is told where a pipeline comes from."""
+
+
+def show_result(shown: Shown, result: Result, explain: bool = False) -> None:
     """The outcome on one screen: score and floors with intervals, what may be said of them, cost, where things lie."""
     record = result.record
     metric = units.metric(record.metric).title
@@ -111,6 +121,11 @@ def show_result(shown: Shown, result: Result) -> None:
     shown.console.print(table)
     for sentence in (*result.verdict, *(f"Warning: {warning}" for warning in record.warnings)):
         shown.say(sentence)
+    expected = result.expected
+    if expected is not None:
+        shown.say(expected)
+    for line in (*result.plan.evidence, *result.plan.details) if explain and result.plan else ():
+        shown.say(f"- {line}")
     for note in record.notes:
         if note.startswith("Training stopped"):
             shown.say(note)

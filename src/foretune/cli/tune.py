@@ -48,10 +48,17 @@ Pretrain = Annotated[
 PretrainSteps = Annotated[int | None, _option(Method, "Optimizer steps on them (500).")]
 PretrainLr = Annotated[float | None, _option(Method, "Peak learning rate on them (1e-4).")]
 PretrainSeed = Annotated[int | None, _option(Method, "Seed of that stage (0): runs of all seeds share it.")]
+RecommenderName = Annotated[
+    str | None, _option(Method, "Who chooses the pipeline: transfer (from earlier runs) or default (published).")
+]
+Mode = Annotated[
+    str | None, _option(Method, "How transfer chooses: one-shot, portfolio, or grey-box, which plays out a budget.")
+]
 Budget = Annotated[str | None, _option(Run, "Wall time for the whole command: 90s, 20m, 1.5h.")]
 Config = Annotated[
     Path | None, _option(Run, "YAML file with options of the other panels; the command line wins over it.")
 ]
+Explain = Annotated[bool, _option(Run, "Say everything that the plan rests on.", "--explain")]
 Json = Annotated[bool, _option(Run, "Print one JSON object instead of text.", "--json")]
 Shots = Annotated[int | None, _option(Draws, "Labelled examples per class (in total without classes), dev included.")]
 DevFraction = Annotated[float | None, _option(Draws, "Share of the drawn labels that selects the checkpoint (0.25).")]
@@ -101,9 +108,12 @@ def tune(
     pretrain_lr: PretrainLr = None,
     pretrain_seed: PretrainSeed = None,
     out: Annotated[Path | None, _option(Run, "Run folder; default: runs/<task>-<tuner>-<identity>.")] = None,
+    recommender: RecommenderName = None,
+    mode: Mode = None,
     budget: Budget = None,
     dry_run: Annotated[bool, _option(Run, "Print the plan and stop; trains nothing.", "--dry-run")] = False,
     overwrite: Annotated[bool, _option(Run, "Begin anew in a folder that holds another run.", "--overwrite")] = False,
+    explain: Explain = False,
     remember: Annotated[bool, _option(Run, "Add the record to the local store.", "--remember/--no-remember")] = True,
     config: Config = None,
     json: Json = False,
@@ -131,10 +141,20 @@ def tune(
     at the next step and keeps the state; the same command goes on from there, and on a finished run does nothing.
     """
     values = {name: value for name, value in locals().items() if name not in COMMAND}
-    run(source, values, config, out=out, dry_run=dry_run, overwrite=overwrite, remember=remember, json=json)
+    run(
+        source,
+        values,
+        config,
+        out=out,
+        dry_run=dry_run,
+        overwrite=overwrite,
+        remember=remember,
+        explain=explain,
+        json=json,
+    )
 
 
-COMMAND = ("source", "out", "dry_run", "overwrite", "remember", "config", "json")
+COMMAND = ("source", "out", "dry_run", "overwrite", "remember", "config", "explain", "json")
 """What is asked of the command; the other parameters are the fields of ``pipeline.TuneOptions``."""
 
 
@@ -147,6 +167,7 @@ def run(
     dry_run: bool,
     overwrite: bool,
     remember: bool,
+    explain: bool = False,
     json: bool,
 ) -> None:
     """Merge YAML and command line, call the pipeline, print."""
@@ -160,7 +181,7 @@ def run(
     shown = Shown(quiet=json)
     if dry_run:
         drafted = prepare_plan(source, options, measure=True, say=shown.say)
-        print_json(drafted.to_json()) if json else show_plan(shown, drafted)
+        print_json(drafted.to_json()) if json else show_plan(shown, drafted, explain)
         return
     try:
         result = start(
@@ -168,7 +189,7 @@ def run(
         )
     finally:
         shown.finish()
-    print_json(result.to_json()) if json else show_result(shown, result)
+    print_json(result.to_json()) if json else show_result(shown, result, explain)
 
 
 def merge(values: dict[str, Any], config: Path | None) -> dict[str, Any]:

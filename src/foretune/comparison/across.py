@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from foretune.comparison.accounting import learning_seconds
 from foretune.comparison.answers import Floats
 from foretune.comparison.contrasts import Key, Side
 from foretune.comparison.evidence import Evidence, Seed, grouped, measured
@@ -99,7 +100,7 @@ def _spent(evidence: Evidence, cost: str) -> dict[Seed, float]:
 
 
 def _figure(record: RunRecord, cost: str) -> float:
-    return record.cost.train_seconds if cost == "seconds" else float(getattr(record.cost, cost))
+    return learning_seconds(record) if cost == "seconds" else float(getattr(record.cost, cost))
 
 
 def tuning(evidence: Evidence) -> Tuning | None:

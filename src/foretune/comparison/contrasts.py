@@ -102,7 +102,7 @@ def ratios(first: CellResult, second: CellResult) -> dict[str, float]:
     """Cost -> first over second, of what both have and the second has more than nothing of."""
     sides = [
         {
-            "seconds": cell.spent.seconds.get("train"),
+            "seconds": cell.spent.learning_seconds,
             "peak_bytes": cell.spent.peak_bytes,
             "trainable_parameters": cell.spent.trainable_parameters,
         }

@@ -12,6 +12,7 @@ from foretune.comparison.plan import Plan
 from foretune.comparison.protocol import Protocol
 from foretune.comparison.verdict import judge
 from foretune.errors import UsageError
+from foretune.records.reading import read_text
 from foretune.records.verdict import Verdict
 from foretune.store.journal import JournalStore, default_folder
 
@@ -90,17 +91,4 @@ def read_protocol(path: Path) -> Protocol:
     Raises:
         UsageError: it cannot be read, or breaks a rule.
     """
-    return Protocol.from_yaml(read_text(path), f"`{path}`")
-
-
-def read_text(path: Path) -> str:
-    """The text of a protocol's file.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"The protocol `{path}` cannot be read: {reason}. Give a YAML file.") from error
+    return Protocol.from_yaml(read_text(path, "protocol"), f"`{path}`")

@@ -26,6 +26,33 @@ BUDGET = ("steps", "batch_size")
 
 
 @dataclass(frozen=True)
+class Pretrain:
+    """Continued pretraining on unlabelled texts before the task, as ``foretune tune --pretrain`` does it.
+
+    Attributes:
+        source: a ``.txt`` file, what a task may be read from, or a name of the catalog; rows that judge are left out.
+        steps, lr, seed: of the stage; None: its own defaults. One stage serves the runs of all seeds.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    source: str
+    steps: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is asked otherwise than by default.
+
+        >>> Pretrain("texts.txt", steps=50).given
+        {'steps': 50}
+        """
+        asked = {"steps": self.steps, "lr": self.lr, "seed": self.seed}
+        return {name: value for name, value in asked.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Method:
     """What is compared.
 
@@ -36,6 +63,7 @@ class Method:
         options, objective_options: of the two.
         lr: the rates it tries, the first one where nothing is tuned; none: the tuner's own.
         schedule: what it sets otherwise than the protocol.
+        pretrain: what the model is trained on before, without labels; its seconds and tokens are counted.
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -47,6 +75,7 @@ class Method:
     objective_options: Mapping[str, Any] = field(default_factory=dict)
     lr: tuple[float, ...] = ()
     schedule: Mapping[str, Any] = field(default_factory=dict)
+    pretrain: Pretrain | None = None
 
     @property
     def trained(self) -> bool:
@@ -148,6 +177,9 @@ def _read(given: Mapping[str, Any]) -> Method:
 
 def _check(made: Method) -> None:
     tuner = make_tuner(Part(made.tuner, made.options))
+    for name, value in (made.pretrain.given if made.pretrain else {}).items():
+        if name != "seed" and not 0 < value < float("inf"):
+            raise UsageError(f"`{name}` of `pretrain` of the method `{made.name}` must be above 0, but got {value}.")
     if made.objective is not None:
         make_objective(Part(made.objective, made.objective_options))
     elif made.objective_options:

@@ -13,21 +13,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from foretune.comparison.methods import Method
 from foretune.comparison.protocol import ALL_ROWS, Protocol, TaskSpec
+from foretune.comparison.texts import Shelf
 from foretune.errors import UsageError
-from foretune.models import open_checkpoint
+from foretune.models import Checkpoint, open_checkpoint
 from foretune.objectives import Objective, for_kind
 from foretune.objectives import make as make_objective
 from foretune.recommenders.published import FROZEN_HEAD_LR, HEAD_LR
-from foretune.records import ModelRef, Part, RunConfig, Schedule, Seeds, TaskRef
+from foretune.records import HeldTexts, ModelRef, Part, RunConfig, Schedule, Seeds, TaskRef
 from foretune.tasks import Draw, Task, draw
-from foretune.tasks.keys import hash64
-
-FLOORS = "floors"
-"""The tuner of the job that measures what needs no fine-tuning, once for each draw."""
+from foretune.tasks.cut import cut
+from foretune.training.floor_record import FLOORS
 
 HEAD = "head"
 """A tuner that trains nothing but the fresh head, whose rate is its own."""
@@ -51,12 +48,10 @@ class Job:
     Attributes:
         cell: what it is for; of the job ``FLOORS`` the method has that name.
         config: with every fingerprint filled in, so that its digest is final.
-        seconds: largest training time.
     """
 
     cell: Cell
     config: RunConfig
-    seconds: float | None = None
 
     @property
     def digest(self) -> str:
@@ -81,7 +76,7 @@ class Plan:
     protocol: Protocol
     data_dir: str | None = None
     _opened: dict[str, Task] = field(default_factory=dict)
-    _refs: dict[tuple[str, bool], ModelRef] = field(default_factory=dict)
+    _checkpoints: dict[tuple[str, bool], Checkpoint] = field(default_factory=dict)
     _rows: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @cached_property
@@ -116,6 +111,7 @@ class Plan:
             for method in self.protocol.methods:
                 self.objective(method, task)
                 self.model(method, task)
+                self.config(method, Cell(method.name, task.name, self.protocol.shots[0], 0, 0), None)
 
     def floor_jobs(self) -> Iterator[Job]:
         """One for each task, number of shots and draw."""
@@ -142,7 +138,7 @@ class Plan:
         method = self.protocol.method(cell.method)
         budget = self.protocol.tuning_seconds
         seconds = budget / len(rates) if budget is not None and len(rates) > 1 else None
-        return [Job(cell, self.config(method, cell, rate), seconds) for rate in rates or (None,)]
+        return [Job(cell, replace(self.config(method, cell, rate), seconds=seconds)) for rate in rates or (None,)]
 
     def tuning_jobs(self, method: Method, shots: int) -> dict[float, list[Job]]:
         """Rate -> its runs on the tuning tasks."""
@@ -154,7 +150,10 @@ class Plan:
         if budget is None:
             return tried
         each = budget / (len(rates) * len(cells))
-        return {rate: [replace(job, seconds=each) for job in jobs] for rate, jobs in tried.items()}
+        return {
+            rate: [replace(job, config=replace(job.config, seconds=each)) for job in jobs]
+            for rate, jobs in tried.items()
+        }
 
     def config(self, method: Method, cell: Cell, rate: float | None, tuning: bool = False) -> RunConfig:
         """The whole configuration of one run."""
@@ -185,7 +184,30 @@ class Plan:
             objective=self._part(objective.name, options, task),
             schedule=Schedule(lr=1.0 if rate is None else rate, **course),
             seeds=Seeds(data=cell.data_seed, init=cell.init_seed, order=cell.init_seed, dropout=cell.init_seed),
+            pretraining=self.stage(method, task),
+            held=None if tuning else self.held(method, task),
         )
+
+    def stage(self, method: Method, task: Task) -> RunConfig | None:
+        """What the model is trained on before the task; None: nothing."""
+        if method.pretrain is None:
+            return None
+        asked = self.protocol
+        return self.shelf.stage(method.pretrain, task, self.model(method, task), asked.test_fraction, asked.precision)
+
+    def held(self, method: Method, task: Task) -> HeldTexts | None:
+        """The texts on which forgetting is measured; None where nothing is asked or there is nothing to forget."""
+        language = self.objective(method, task).language
+        if self.protocol.forgetting is None or not language or not method.trained:
+            return None
+        if self._checkpoint(task, language).family == "encoder-decoder":
+            return None
+        return self.shelf.held(self.protocol.forgetting, task)
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """The texts without labels."""
+        return Shelf(self.data_dir)
 
     def floors(self, task: str, shots: int, seed: int) -> Job:
         """The job that measures the floors of one draw."""
@@ -281,15 +303,19 @@ class Plan:
         )
 
     def _ref(self, task: Task, language: bool) -> ModelRef:
+        return self._checkpoint(task, language).ref
+
+    def _checkpoint(self, task: Task, language: bool) -> Checkpoint:
         kind = task.schema.kind
-        if (kind, language) not in self._refs:
+        if (kind, language) not in self._checkpoints:
             asked = replace(self.protocol.model, pooling="none") if language else self.protocol.model
-            self._refs[kind, language] = open_checkpoint(asked, kind).ref
-        return self._refs[kind, language]
+            self._checkpoints[kind, language] = open_checkpoint(asked, kind)
+        return self._checkpoints[kind, language]
 
     def _part(self, name: str, options: Mapping[str, Any], task: Task) -> Part:
         further = {"references": task.schema.references} if task.schema.references and name == "response" else {}
-        return Part(name, {**options, **further})
+        found = self.shelf.identified(make_objective(Part(name, options)), task)
+        return Part(name, {**options, **further, **found})
 
     def _head_lr(self, method: Method, objective: Objective) -> float | None:
         if objective.language or method.tuner == HEAD or not method.trained:
@@ -297,29 +323,12 @@ class Plan:
         return HEAD_LR.get(method.tuner, FROZEN_HEAD_LR)
 
     def _cut(self, task: Task) -> Task:
-        """At most ``test_rows`` rows of each test set, chosen by the rows' own fingerprint; no dev split that nobody
-        reads and that would count as labels."""
-        most = self.protocol.test_rows
-        splits, ood = dict(task.splits), dict(task.ood)
-        if not self.protocol.dev_share and not self.protocol.tuning_tasks and ALL_ROWS in self.protocol.shots:
-            splits.pop("dev", None)
-        if most is not None and "test" in splits:
-            splits["test"] = _some(splits["test"], most, hash64(task.draw_key, "test rows"))
-        if most is not None:
-            ood = {name: _some(table, most, hash64(task.draw_key, name)) for name, table in ood.items()}
-        before = [table.num_rows for table in (*task.splits.values(), *task.ood.values())]
-        if before == [table.num_rows for table in (*splits.values(), *ood.values())]:
-            return task
-        made = Task.from_splits(task.name, task.schema, splits, ood)
-        return replace(made, notes=task.notes)
+        """Without rows that nobody judges, and without a dev split that nobody reads: it would count as labels."""
+        asked = self.protocol
+        unread = not asked.dev_share and not asked.tuning_tasks and ALL_ROWS in asked.shots
+        return cut(task, asked.test_rows, ("dev",) if unread else ())
 
 
 def draw_rows(task: Task, ref: TaskRef, seed: int) -> Draw:
     """The rows of one draw, as ``train`` will draw them."""
     return draw(task, shots=ref.shots, dev_fraction=ref.dev_fraction, test_fraction=ref.test_fraction, seed=seed)
-
-
-def _some(table: Any, most: int, seed: int) -> Any:
-    if table.num_rows <= most:
-        return table
-    return table.take(np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(table.num_rows)[:most]))

@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from foretune.comparison import reading
 from foretune.comparison.methods import Method, method
 from foretune.comparison.rules import check
 from foretune.errors import UsageError
-from foretune.records import ModelRef, digest
+from foretune.records import HeldTexts, ModelRef, digest, reading
 
 FORMAT = 1
 ALL_ROWS, ALL = 0, "all"
@@ -35,7 +34,7 @@ class TaskSpec:
         source: a name of the catalog, a file, a folder or a Hub id, as ``Task.from_source`` takes it.
         name: how tables call it; by default the file's or the catalog's name.
         ood: name -> source of an out-of-domain set, beside those of the catalog.
-        options: further options of ``Task.from_source`` (``text``, ``label``, ``metric``, ``test``, ...).
+        options: further options of ``Task.from_source`` (``text``, ``label``, ``metric``, ``test``, ``group``, ...).
     """
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -75,13 +74,16 @@ class Protocol:
         steps: optimizer steps; None is ``epochs`` passes, at least ``fewest_steps`` and at most ``most_steps``.
         batch_size, micro_batch, weight_decay, warmup, decay, clip, precision, evaluations: as in ``Schedule``.
         tuning_trials: rates that every trained method tries; 1 is its default rate, untuned.
-        tuning_seconds: largest training time of all trials of one cell together, shared out equally; None is unlimited.
+        tuning_seconds: of all trials of one run together, shared out equally: a trial is judged as it stands when its
+            share is spent, whatever its steps; None is unlimited.
         tuning_tasks: where rates are chosen, for all tasks of the comparison; none: on each run's own dev rows.
         tuning_seeds: draws of the tuning tasks; none of them is among ``data_seeds``.
         contrasts: pairs of methods about which something is claimed: ``all``, ``first`` (the first method with every
             other), ``none``, or a list of pairs.
         margin: the largest difference that does not matter, in the units of the score; None asks for no equivalence.
         alpha: the chance of any false claim among all contrasts.
+        forgetting: texts on which the rise of the language model's loss is measured, for all that is trained with its
+            own head; None measures nothing.
         allow_unequal: let methods differ in trials, steps or batches; every table then says so.
 
     Raises:
@@ -125,6 +127,7 @@ class Protocol:
     contrasts: str | tuple[tuple[str, str], ...] = "all"
     margin: float | None = 0.01
     alpha: float = 0.05
+    forgetting: HeldTexts | None = None
     allow_unequal: bool = False
 
     def __post_init__(self) -> None:
@@ -180,8 +183,13 @@ class Protocol:
         return each.rates(self.tuning_trials)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dicts and lists."""
+        """Plain dicts and lists, without what later versions know and nobody asked for: digests stay."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        if plain["forgetting"] is None:
+            del plain["forgetting"]
+        for each in plain["methods"]:
+            if each["pretrain"] is None:
+                del each["pretrain"]
         return {"format": FORMAT, **plain}
 
     @classmethod

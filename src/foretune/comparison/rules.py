@@ -34,6 +34,7 @@ def check(protocol: Protocol) -> None:
     _tuning(protocol)
     _equal_budgets(protocol)
     _claims(protocol)
+    _held(protocol)
 
 
 def _lists(protocol: Protocol) -> None:
@@ -128,6 +129,27 @@ def known_source(source: str) -> bool:
     (True, False)
     """
     return is_catalog_name(source) or os.path.exists(source) or bool(_HUB_ID.fullmatch(source))
+
+
+def _held(protocol: Protocol) -> None:
+    """Held texts are texts that nothing learns from."""
+    held = protocol.forgetting
+    if held is None:
+        return
+    if held.rows < 1:
+        raise UsageError(f"`rows` of `forgetting` must be at least 1, but got {held.rows}. 200 is usual.")
+    read = {method.name: method.pretrain.source for method in protocol.methods if method.pretrain}
+    read |= {method.name: str(method.objective_options.get("texts", "")) for method in protocol.methods} | read
+    for name, source in read.items():
+        if _same(source, held.source):
+            raise UsageError(
+                f"`forgetting` must be measured on texts that no method learns from, but `{name}` learns from "
+                f"`{source}` too. Name another source."
+            )
+
+
+def _same(first: str, second: str) -> bool:
+    return first == second or (os.path.exists(first) and os.path.exists(second) and os.path.samefile(first, second))
 
 
 def _tuning(protocol: Protocol) -> None:

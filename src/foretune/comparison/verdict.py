@@ -11,17 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from foretune.comparison import across
-from foretune.comparison.answers import Answers, Floats, item_scores, read_answers
+from foretune.comparison.accounting import cut_short, forgetting, spent
+from foretune.comparison.answers import Floats, item_scores, read_answers
 from foretune.comparison.cells import Cells
 from foretune.comparison.contrasts import Key, Side, compare
-from foretune.comparison.evidence import Evidence, estimate, gather, grouped, leaks, measure, measured, on_scale
+from foretune.comparison.evidence import Evidence, estimate, gather, leaks, measure, measured, on_scale
 from foretune.comparison.flags import raised
-from foretune.comparison.gaps import gap
+from foretune.comparison.outside import constant, outside, sets
 from foretune.records import RunRecord
-from foretune.records.verdict import CellResult, CellRun, Measured, MissingCell, Outside, OutsidePart, Spent, Verdict
+from foretune.records.verdict import CellResult, CellRun, Measured, MissingCell, Verdict
 
 
 def judge(cells: Cells) -> Verdict:
@@ -43,8 +42,7 @@ def judge(cells: Cells) -> Verdict:
     shown = [side.cell for side in sides.values()]
     family: dict[str, Any] = {"margin": protocol.margin, "alpha": protocol.alpha}
     contrasts = compare(sides, protocol.pairs, grid, **family)
-    outside = dict.fromkeys(split for side in sides.values() for split in _outside(side.evidence))
-    for split in outside:
+    for split in dict.fromkeys(split for side in sides.values() for split in sets(side.evidence)):
         contrasts += compare(sides, protocol.pairs, grid, **family, split=split)
     tasks = [spec.called for spec in protocol.tasks]
     summed = [across.summaries(sides, names, tasks, shots) for shots in protocol.shots]
@@ -65,7 +63,7 @@ def judge(cells: Cells) -> Verdict:
         flags=_whole(cells),
         missing=missing(cells, names),
         shots_are=protocol.shots_are,
-        notes=_notes(cells),
+        notes=(*_notes(cells), *_about_tuning(cells, sides), *_about_held(cells, sides)),
     )
 
 
@@ -111,8 +109,9 @@ def _cell(
         over_seeds=over,
         floors=dict(below),
         spent=spent(evidence),
-        outside=tuple(_out(evidence, split) for split in _outside(evidence)),
-        constant=_constant(judged),
+        outside=tuple(outside(evidence, split, task) for split in sets(evidence)),
+        forgetting=forgetting(evidence),
+        constant=constant(judged),
         flags=flags,
     )
 
@@ -154,96 +153,6 @@ def _floor(
     first = next(iter(records.values())).floors[name]["test"]
     low, high = first.intervals.get(metric, (math.nan, math.nan))
     return Measured(next(iter(means.values())), low, high, "over test rows", n_seeds=len(means), n_items=first.n)
-
-
-def spent(evidence: Evidence) -> Spent:
-    """Means over the runs that ended well; the phases of tuning are those of all trials but the chosen one."""
-    records = [run.record for run in evidence.runs if run.ok and run.record is not None]
-    if not records:
-        return Spent()
-
-    def mean(values: Sequence[float]) -> float:
-        return float(np.mean(values))
-
-    costs = [record.cost for record in records]
-    seconds = {
-        "train": mean([cost.train_seconds for cost in costs]),
-        "eval": mean([cost.eval_seconds for cost in costs]),
-        "setup": mean([cost.setup_seconds for cost in costs]),
-    }
-    extra = [
-        sum(trial.cost.seconds for trial in run.trials if run.record is not None and trial.digest != run.record.digest)
-        for run in evidence.runs
-        if run.ok
-    ]
-    if any(extra):
-        seconds["tuning"] = mean(extra)
-    prompts = [cost.prompt_tokens for cost in costs if cost.prompt_tokens is not None]
-    answered = [(record.cost.eval_seconds, _answered(record)) for record in records]
-    return Spent(
-        trainable_parameters=mean([cost.trainable_parameters for cost in costs]),
-        total_parameters=mean([cost.total_parameters for cost in costs]),
-        adapter_bytes=mean([cost.adapter_bytes for cost in costs]),
-        peak_bytes=mean([cost.peak_bytes for cost in costs]),
-        seconds=seconds,
-        tokens=mean([cost.tokens for cost in costs]),
-        prompt_tokens=mean(prompts) if prompts else None,
-        item_seconds=mean([s / n for s, n in answered if n]) if all(n for _, n in answered) else None,
-        labels=float(evidence.labels) if evidence.seeded else 0.0,
-    )
-
-
-def _answered(record: RunRecord) -> int:
-    """Rows that were evaluated: dev at every measurement and once more at the end, test and out-of-domain sets once."""
-    dev = record.evaluations["dev"].n if "dev" in record.evaluations else 0
-    times = len(record.curve.of("dev", record.metric)[0])
-    return dev * times + sum(evaluation.n for evaluation in record.evaluations.values())
-
-
-def _out(evidence: Evidence, split: str) -> Outside:
-    score, _ = measure(evidence, split)
-    answers = [run.answers[split] for run in evidence.runs if split in run.answers]
-    classes = len(set(answers[0].label)) if answers else 0
-    labelled = bool(evidence.schema.labels)
-    return Outside(
-        split.removeprefix("ood:"),
-        score if score is not None else Measured(math.nan),
-        gap=gap(evidence, split),
-        chance=1 / classes if labelled and classes and evidence.metric == "accuracy" else None,
-        parts=_parts(evidence, split) if labelled and evidence.metric == "accuracy" else (),
-        constant=_constant(answers),
-    )
-
-
-def _parts(evidence: Evidence, split: str) -> tuple[OutsidePart, ...]:
-    """The accuracy on the rows of each label: a constant classifier has 100 and 0."""
-    items = evidence.items(split)
-    first = next((run.answers[split] for run in evidence.runs if split in run.answers), None)
-    if not items or first is None:
-        return ()
-    labels, parts = np.array(first.label), []
-    for label in sorted(set(first.label)):
-        rows = {seed: scores[labels == label] for seed, scores in items.items()}
-        means = {seed: float(scores.mean()) for seed, scores in rows.items()}
-        if len(grouped(means)) > 1 and (labels == label).sum() > 1:
-            score = on_scale(measured(estimate(means, rows)), evidence.metric)
-            parts.append(OutsidePart("label", label, score))
-        else:
-            parts.append(
-                OutsidePart("label", label, Measured(float(np.mean(list(means.values()))), n_seeds=len(means)))
-            )
-    return tuple(parts)
-
-
-def _constant(judged: Sequence[Answers]) -> str | None:
-    """The one label that every run gives to every row."""
-    given = {answers.constant for answers in judged}
-    return given.pop() if len(given) == 1 else None
-
-
-def _outside(evidence: Evidence) -> list[str]:
-    records = [run.record for run in evidence.runs if run.ok and run.record is not None]
-    return list(dict.fromkeys(s for record in records for s in record.evaluations if s.startswith("ood:")))
 
 
 def _usual_trials(cells: Cells, found: Mapping[str, Evidence]) -> int | None:
@@ -290,3 +199,30 @@ def _notes(cells: Cells) -> tuple[str, ...]:
         f"{s.called}: rows with the fingerprint {plan.task(s.called).fingerprint[:12]}." for s in plan.protocol.tasks
     ]
     return tuple(dict.fromkeys((*said, *rates, *prints)))
+
+
+def _about_tuning(cells: Cells, sides: Mapping[Key, Side]) -> tuple[str, ...]:
+    """The seconds that every run may spend on its trials, and which methods they did not suffice for."""
+    budget = cells.plan.protocol.tuning_seconds
+    if budget is None:
+        return ()
+    counts: dict[str, list[tuple[int, int]]] = {}
+    for (method, _, _), side in sides.items():
+        counts.setdefault(method, []).append(cut_short(side.evidence))
+    told = {method: tuple(map(sum, zip(*each, strict=True))) for method, each in counts.items()}
+    cut = [f"{n} of {total} trials of {method}" for method, (n, total) in told.items() if n]
+    ended = f" The clock ended {', '.join(cut)} before their steps were done." if cut else ""
+    return (f"All trials of a run together may take {budget:g} s, in equal shares.{ended}",)
+
+
+def _about_held(cells: Cells, sides: Mapping[Key, Side]) -> tuple[str, ...]:
+    """What forgetting was measured on, once for each task."""
+    held, said = cells.plan.protocol.forgetting, {}
+    for (_, task, _), side in sides.items():
+        found = next((r.record.forgetting for r in side.evidence.runs if r.record and r.record.forgetting), None)
+        if held is not None and found is not None:
+            said[task] = (
+                f"{task}: forgetting is the rise of the loss on {found.texts:,} texts of `{held.source}` "
+                f"({found.tokens:,} predicted tokens), {found.before:.3f} nats per token without what was learned."
+            )
+    return tuple(said.values())

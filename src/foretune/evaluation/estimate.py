@@ -1,4 +1,4 @@
-"""Estimate: a number with its interval, and Student's t over seeds.
+"""Student's t: an ``Estimate`` of a mean or of a difference over seeds.
 
 An interval says for whom it speaks by its name (``interval``), its seeds and its items, because the same difference has
 several: over seeds alone it speaks of new seeds on these test rows, crossed it speaks of new rows as well. Differences
@@ -8,13 +8,14 @@ are turned by the caller so that more is better.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from foretune.errors import UsageError
 from foretune.evaluation.metrics import Floats
+from foretune.records import Estimate
 
 LEVEL = 0.95
 
@@ -24,33 +25,6 @@ _NO_SPREAD = 1e-12
 """A standard error below this part of the largest value is rounding, not spread."""
 
 DECIMALS = 9
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean or a difference of means, with its interval.
-
-    Attributes:
-        value: the estimate.
-        low, high: bounds of the interval; NaN where nothing was seen that could tell the spread.
-        interval: how it was made, for example ``t over seeds``.
-        level: its nominal coverage.
-        standard_error, df: of Student's t; None for an interval made by resampling.
-        p: two-sided, of the hypothesis that the true value is 0 (of use for differences); None without Student's t.
-        n_seeds, n_items, n_tasks: what it rests on; None where that did not enter.
-    """
-
-    value: float
-    low: float
-    high: float
-    interval: str
-    level: float = LEVEL
-    standard_error: float | None = None
-    df: float | None = None
-    p: float | None = None
-    n_seeds: int | None = None
-    n_items: int | None = None
-    n_tasks: int | None = None
 
 
 def student(

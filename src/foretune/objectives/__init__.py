@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from foretune.errors import UsageError
+from dataclasses import fields
+
 from foretune.objectives.base import Encoded, Objective
 from foretune.objectives.choice import MultipleChoice
 from foretune.objectives.distillation import Distillation
@@ -12,6 +13,7 @@ from foretune.objectives.pattern import PatternObjective
 from foretune.objectives.regression import Regression
 from foretune.objectives.response import Response
 from foretune.records import Part
+from foretune.records.reading import require_known, typed
 from foretune.registry import find
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -29,20 +31,15 @@ def make(part: Part) -> Objective:
 
     >>> make(Part("head", {"label_smoothing": 0.1}))
     Head(label_smoothing=0.1)
+    >>> make(Part("head", {"label_smothing": 0.1}))
+    Traceback (most recent call last):
+    foretune.errors.UsageError: `label_smothing` is not a field of the objective `head`. Did you mean \
+`label_smoothing`? Known: label_smoothing.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     cls = find("objective", part.name, OBJECTIVES)
-    try:
-        return TypeAdapter(cls).validate_python(dict(part.options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        if "error" in first.get("ctx", {}):
-            raise UsageError(str(first["ctx"]["error"])) from error
-        where = ".".join(str(place) for place in first["loc"])
-        raise UsageError(
-            f"`{where}` of the objective `{part.name}`: {first['msg']}, but got {first['input']!r}."
-        ) from error
+    what = f"the objective `{part.name}`"
+    require_known(part.options, [field.name for field in fields(cls)], what)
+    return typed(cls, part.options, what)
 
 
 def for_kind(kind: str) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from foretune.errors import UsageError
+from foretune.errors import UsageError, require
 from foretune.models import Checkpoint
 from foretune.objectives.base import Encoded, Objective, Ragged
 from foretune.objectives.pattern import PatternObjective
@@ -70,16 +70,16 @@ class Distillation(Objective):
     kinds: ClassVar[tuple[str, ...]] = ("classification",)
 
     def __post_init__(self) -> None:
-        rules = {
-            "demonstrations >= 0": self.demonstrations >= 0,
-            "sets >= 1": self.sets >= 1,
-            "tau > 0": self.tau > 0,
-            "labelled >= 0": self.labelled >= 0,
-            "top >= 1": self.top >= 1,
-        }
-        if broken := [rule for rule, kept in rules.items() if not kept]:
-            name = broken[0].partition(" ")[0]
-            raise UsageError(f"`{broken[0]}` must hold, but got {name}={getattr(self, name)}.")
+        require(
+            {
+                "demonstrations >= 0": self.demonstrations >= 0,
+                "sets >= 1": self.sets >= 1,
+                "tau > 0": self.tau > 0,
+                "labelled >= 0": self.labelled >= 0,
+                "top >= 1": self.top >= 1,
+            },
+            vars(self),
+        )
 
     @property
     def pools(self) -> bool:

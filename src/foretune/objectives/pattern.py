@@ -159,11 +159,7 @@ class PatternObjective(Objective):
         inputs = self._inputs(encoded, (indices[:, None] * count + np.arange(count)).ravel(), checkpoint)
         if encoded.targets is not None:
             inputs["targets"] = torch.from_numpy(encoded.targets[indices])
-        if self._contrasted:
-            nothing = self._nothing(checkpoint)
-            plain = self._inputs(nothing, np.arange(len(nothing.tokens)), checkpoint)
-            inputs |= {f"nothing_{name}": tensor for name, tensor in plain.items()}
-        return inputs
+        return inputs | self._nothing_inputs(checkpoint) if self._contrasted else inputs
 
     def weight(self, encoded: Encoded, indices: np.ndarray) -> int:
         return len(indices)
@@ -182,6 +178,19 @@ class PatternObjective(Objective):
 
     def pool(self, outputs: np.ndarray, average: str = "probabilities") -> np.ndarray:
         return mean_answer(outputs, average) if self.pools else super().pool(outputs, average)
+
+    def offsets(self, model: nn.Module, checkpoint: Checkpoint) -> torch.Tensor:
+        """What ``predict`` subtracts from the score of each answer, ``(C,)``: the same for every text.
+
+        Args:
+            model: on the CPU, in evaluation mode.
+        """
+        import torch
+
+        if not self._contrasted:
+            return torch.zeros(len(self.answers))
+        with torch.inference_mode():
+            return self._offsets(model, self._nothing_inputs(checkpoint))[0]
 
     @property
     def _contrasted(self) -> bool:
@@ -224,6 +233,11 @@ class PatternObjective(Objective):
         tokens = Ragged.of(self._prompter(checkpoint).without_text(texts))
         count = len(self._frames[0])
         return Encoded(tokens, np.arange(len(tokens) // count + 1) * count, checkpoint.ref.max_length)
+
+    def _nothing_inputs(self, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+        nothing = self._nothing(checkpoint)
+        plain = self._inputs(nothing, np.arange(len(nothing.tokens)), checkpoint)
+        return {f"nothing_{name}": tensor for name, tensor in plain.items()}
 
     def _inputs(self, encoded: Encoded, rows: np.ndarray, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         """Padded sequences, and ``places`` ``(sequences, K)``: where the logits of an answer's k-th token stand."""
@@ -283,13 +297,13 @@ class PatternObjective(Objective):
 
     def _scores(self, sums: torch.Tensor, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         scores = self._measured(sums)
-        if not self._contrasted:
-            return scores
+        return scores - self._offsets(model, batch) if self._contrasted else scores
+
+    def _offsets(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         nothing = self._log_probabilities(model, batch, "nothing_")
         if self.normalise == "prior":
-            return scores - nothing[:1]
-        nothing = self._measured(nothing)
-        return scores - nothing.softmax(-1).mean(0, keepdim=True).log()
+            return nothing[:1]
+        return self._measured(nothing).softmax(-1).mean(0, keepdim=True).log()
 
     def _loss(self, sums: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         from torch.nn.functional import cross_entropy, nll_loss

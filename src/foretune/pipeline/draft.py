@@ -15,19 +15,15 @@ from foretune.models import Checkpoint, open_checkpoint
 from foretune.models.locate import DEMO
 from foretune.models.network import require_memory
 from foretune.objectives import make as make_objective
+from foretune.pipeline.advice import Adviser, adviser, measured_by
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
 from foretune.pipeline.settings import as_run, objective_of, run_config, typed
-from foretune.recommenders import Situation
-from foretune.recommenders import plan as make_plan
 from foretune.records import ModelRef, Part, Plan, RunConfig, Seeds
 from foretune.tasks import Draw, Task, audit, draw
-from foretune.tasks.describe import card
 from foretune.tasks.unlabelled import Texts, evaluation_rows, open_texts
-from foretune.training.precision import machine_precision
 from foretune.training.prepare import require_untrained, tables_of
 from foretune.training.probe import Probe, probe
 from foretune.training.stages import stage_config
-from foretune.tuners import TUNERS
 from foretune.tuners import make as make_tuner
 
 Say = Callable[[str], None]
@@ -43,6 +39,7 @@ class Draft:
         config: what ``train`` gets: the best of ``plan`` on these rows with this model.
         probe: what a few steps on this machine took; None when none were run.
         notes: about the budget, one sentence each.
+        adviser: who was asked; None where the plan was given or kept.
     """
 
     task: Task
@@ -50,6 +47,7 @@ class Draft:
     config: RunConfig
     probe: Probe | None = None
     notes: tuple[str, ...] = ()
+    adviser: Adviser | None = None
 
     def sentence(self) -> str:
         """What will be run, in one line."""
@@ -168,21 +166,28 @@ def prepare_plan(
     checkpoint = open_checkpoint(_model(options, language), task.schema.kind)
     require_memory(checkpoint.parameters * 4, f"The weights of `{options.model}`")
     made = make_objective(objective).for_task(task.schema, tables_of(rows, task), Seeds.all(options.seed), checkpoint)
-    situation = _situation(task, rows, checkpoint, objective, options)
-    asked = plan or _ask(situation)
+    asks = None if plan else adviser(task, rows, checkpoint, objective, options)
+    asked = plan or _asked(asks)
     config = run_config(task, checkpoint.ref, asked, options, len(rows.train))
     require_untrained(made, make_tuner(config.tuner))
     if texts is not None:
         say(_about_texts(texts))
         task = replace(task, notes=(*task.notes, _about_texts(texts)))
         config = replace(config, pretraining=_stage(checkpoint, texts, options, config.schedule.precision))
-    draft = Draft(task, as_run(asked, config, options), config)
+    draft = Draft(task, as_run(asked, config, options), config, adviser=asks)
     if options.budget is None and not measure:
         return draft
     draft = replace(draft, probe=probe(config, task))
     if options.budget is not None:
-        draft = _fitted(draft, None if plan else situation, options, len(rows.train), began)
+        draft = _fitted(draft, asks, options, len(rows.train), began)
+    elif asks is not None and draft.plan.recommender != "default":
+        draft = _timed(draft, asks, options, len(rows.train))
     return _expecting(draft)
+
+
+def _asked(asks: Adviser | None) -> Plan:
+    assert asks is not None
+    return asks.plan()
 
 
 def draw_rows(task: Task, options: TuneOptions) -> Draw:
@@ -218,12 +223,23 @@ def described(task: Task, rows: Draw) -> tuple[str, ...]:
     return (*rows.notes, *replace(found, duplicates=copies).sentences())
 
 
-def _fitted(draft: Draft, situation: Situation | None, options: TuneOptions, rows: int, began: float) -> Draft:
-    """The draft with as many steps as the budget holds; without ``situation`` its own plan stays, and is warned of."""
+def _timed(draft: Draft, asks: Adviser, options: TuneOptions, rows: int, budget: float | None = None) -> Draft:
+    """The draft planned again, now that steps were timed here; what comes first then is timed itself."""
+    assert draft.probe is not None
+    plan = asks.plan(measured_by(draft.probe, draft.config), budget)
+    config = run_config(draft.task, draft.config.model, plan, options, rows)
+    config = replace(config, pretraining=draft.config.pretraining)
+    made = replace(draft, plan=as_run(plan, config, options), config=config)
+    costly = [(each.tuner, each.schedule.batch_size) for each in (draft.config, config)]
+    return made if costly[0] == costly[1] else replace(made, probe=probe(config, draft.task))
+
+
+def _fitted(draft: Draft, asks: Adviser | None, options: TuneOptions, rows: int, began: float) -> Draft:
+    """The draft with as many steps as the budget holds; without ``asks`` its own plan stays, and is warned of."""
     budget, measured, config = parse_budget(options.budget), draft.probe, draft.config
     assert budget is not None
     assert measured is not None
-    wanted = config.schedule.steps
+    wanted, before = config.schedule.steps, config.tuner
     spent, around = time.monotonic() - began, measured.total(0, config.schedule.evaluations)
     left = budget - spent - around
     if left <= measured.step_seconds:
@@ -232,14 +248,15 @@ def _fitted(draft: Draft, situation: Situation | None, options: TuneOptions, row
             f"and loading, evaluation and floors need {around:.1f} s more. "
             f"Give `--budget {math.ceil(budget - left + 1 + 20 * measured.step_seconds)}s` or more."
         )
-    if situation is not None and wanted:
-        timed = replace(situation, budget_seconds=left, seconds_per_step=measured.step_seconds)
-        plan = _ask(timed)
-        config = run_config(draft.task, config.model, plan, options, rows)
-        draft = replace(draft, plan=as_run(plan, config, options), config=config)
+    if asks is not None and wanted:
+        draft = _timed(draft, asks, options, rows, left)
+        config, measured = draft.config, draft.probe
+        assert measured is not None
     steps = config.schedule.steps
     note = ""
-    if steps < wanted:
+    if config.tuner != before:
+        note = f"What would come first without a budget does not fit {budget:g} s: this is the first that does."
+    elif steps < wanted:
         note = f"The budget of {budget:g} s leaves time for {steps} steps, not the {wanted} that would be recommended."
     elif steps * measured.step_seconds > left:
         note = (
@@ -254,21 +271,8 @@ def _expecting(draft: Draft) -> Draft:
     measured, schedule = draft.probe, draft.config.schedule
     assert measured is not None
     seconds = measured.total(schedule.steps, schedule.evaluations)
-    best = replace(draft.plan.best, seconds=seconds, bytes=measured.bytes)
+    best = replace(draft.plan.best, seconds=seconds, bytes=measured.bytes, measured=True)
     return replace(draft, plan=replace(draft.plan, ranked=(best, *draft.plan.ranked[1:])))
-
-
-def _situation(task: Task, rows: Draw, checkpoint: Checkpoint, objective: Part, options: TuneOptions) -> Situation:
-    sizes = {"train": len(rows.train), "dev": len(rows.dev), "test": len(rows.test)}
-    return Situation(
-        card=card(task.name, task.schema, rows.train, sizes, task.sketch),
-        family=checkpoint.family,
-        parameters=checkpoint.parameters,
-        methods=TUNERS,
-        objective=objective,
-        tuner=options.tuner,
-        fresh_head=not make_objective(objective).language,
-    )
 
 
 def _model(options: TuneOptions, language: bool) -> ModelRef:
@@ -304,17 +308,3 @@ def named(item: str) -> tuple[str, str]:
 def _about_rows(rows: Draw, task: Task) -> str:
     counts = f"{len(rows.train)} rows train, {len(rows.dev)} select (dev), {len(rows.test)} test"
     return counts + "".join(f", {len(table)} test out of domain ({name})" for name, table in task.ood.items()) + "."
-
-
-def _ask(situation: Situation) -> Plan:
-    """What the recommender says, in the number format that this machine multiplies fastest."""
-    plan = make_plan(situation)
-    precision = machine_precision()
-    ranked = tuple(replace(r, schedule=replace(r.schedule, precision=precision)) for r in plan.ranked)
-    if precision == "fp32":
-        return plan
-    return replace(
-        plan,
-        ranked=ranked,
-        evidence=(*plan.evidence, f"Training multiplies in {precision}: this machine does so natively."),
-    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from foretune.errors import UsageError
+from foretune.recommenders.transfer import MODES
 from foretune.records import KINDS
 from foretune.registry import did_you_mean
 
@@ -24,6 +25,8 @@ _CHOICES = {
     "decay": ("linear", "cosine", "constant"),
     "precision": ("fp32", "bf16"),
     "pooling": ("cls", "mean", "last", "eos"),
+    "recommender": ("transfer", "default"),
+    "mode": MODES,
 }
 
 
@@ -46,6 +49,8 @@ class TuneOptions:
         pretrain: unlabelled texts to go on pretraining on before the task; ``pretrain_steps``, ``pretrain_lr`` and
             ``pretrain_seed`` say how.
         budget: wall time for the whole command: ``90``, ``"90s"``, ``"20m"``, ``"1.5h"``.
+        recommender: ``transfer`` learns from earlier runs, ``default`` is the published default.
+        mode: how ``transfer`` chooses: ``one-shot``, ``portfolio`` or ``grey-box``, which needs a budget.
     """
 
     __pydantic_config__ = {"extra": "forbid", "coerce_numbers_to_str": True}  # noqa: RUF012
@@ -93,6 +98,8 @@ class TuneOptions:
     pretrain_lr: float | None = None
     pretrain_seed: int | None = None
     budget: str | None = None
+    recommender: str = "transfer"
+    mode: str = "one-shot"
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -117,7 +124,19 @@ class TuneOptions:
         if self.max_length is not None and self.max_length < 4:
             raise UsageError(f"`--max-length` must be at least 4 tokens, but got {self.max_length}.")
         parse_budget(self.budget)
+        self._check_mode()
         self._check_pretraining()
+
+    def _check_mode(self) -> None:
+        if self.mode != "one-shot" and self.recommender != "transfer":
+            raise UsageError(
+                f"`--mode {self.mode}` says how `transfer` chooses, but `--recommender {self.recommender}` was asked "
+                "for. Leave one of them out."
+            )
+        if self.mode == "grey-box" and self.budget is None:
+            raise UsageError(
+                "`--mode grey-box` plays candidates until a budget is spent. Say how much: `--budget 20m`."
+            )
 
     def _check_pretraining(self) -> None:
         idle = [n for n in ("pretrain_steps", "pretrain_lr", "pretrain_seed") if getattr(self, n) is not None]

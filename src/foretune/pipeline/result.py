@@ -14,7 +14,7 @@ from foretune.errors import StoreError, UsageError
 from foretune.pipeline.predict import ANSWER, SPREAD
 from foretune.pipeline.request import read_plan
 from foretune.records import Plan, RunRecord
-from foretune.report import page
+from foretune.report import page, sentences
 from foretune.store.folder import read_run
 from foretune.tasks.checks import check_texts
 from foretune.tasks.schema import SPLIT_COLUMNS
@@ -51,6 +51,11 @@ class Result:
     def verdict(self) -> list[str]:
         """What may be said of the result, in sentences."""
         return page.verdict(self.folder)[1:]
+
+    @property
+    def expected(self) -> str | None:
+        """What was foretold beside what came, in a sentence; None where nothing was foretold."""
+        return sentences.achieved(self.plan, self.record) if self.plan else None
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -111,7 +116,12 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``--json``."""
-        return {"folder": str(self.folder), "verdict": self.verdict, "record": self.record.to_json()}
+        return {
+            "folder": str(self.folder),
+            "verdict": self.verdict,
+            "expected": self.expected,
+            "record": self.record.to_json(),
+        }
 
 
 def load(folder: str | os.PathLike[str], model: str | None = None) -> Result:

@@ -20,9 +20,12 @@ _LAID_OVER = (*_SCHEDULE, "clip", "steps", "epochs", "option")
 _TRAINING = (*_SCHEDULE, "clip", "steps", "epochs")
 
 
-def run_config(task: Task, model: ModelRef, plan: Plan, options: TuneOptions, rows: int) -> RunConfig:
-    """The best of ``plan`` with every option that the user gave laid over it."""
-    best = plan.best
+def laid_over(best: Recommendation, options: TuneOptions, rows: int) -> Recommendation:
+    """``best`` with every option that the user gave laid over it.
+
+    Raises:
+        UsageError: it trains nothing, and an option says how to train.
+    """
     asked = {name: value for name in _SCHEDULE if (value := getattr(options, name)) is not None}
     if options.clip is not None:
         asked["clip"] = options.clip or None
@@ -37,14 +40,20 @@ def run_config(task: Task, model: ModelRef, plan: Plan, options: TuneOptions, ro
     elif options.epochs is not None:
         schedule = replace(schedule, steps=max(1, math.ceil(options.epochs * math.ceil(rows / schedule.batch_size))))
     schedule = replace(schedule, evaluations=max(1, min(schedule.evaluations, schedule.steps)))
+    return replace(best, tuner=Part(best.tuner.name, {**best.tuner.options, **options.option}), schedule=schedule)
+
+
+def run_config(task: Task, model: ModelRef, plan: Plan, options: TuneOptions, rows: int) -> RunConfig:
+    """The best of ``plan`` with every option that the user gave laid over it."""
+    best = laid_over(plan.best, options, rows)
     return RunConfig(
         model=model,
         task=replace(
             task.ref, shots=options.shots, dev_fraction=options.dev_fraction, test_fraction=options.test_fraction
         ),
-        tuner=Part(best.tuner.name, {**best.tuner.options, **options.option}),
+        tuner=best.tuner,
         objective=best.objective,
-        schedule=schedule,
+        schedule=best.schedule,
         seeds=Seeds.all(options.seed),
     )
 
@@ -53,11 +62,17 @@ def as_run(plan: Plan, config: RunConfig, options: TuneOptions) -> Plan:
     """``plan`` with its best as it will be run; what was foretold of other settings is not said of these."""
     best = plan.best
     ours = Recommendation(config.tuner, config.objective, config.schedule)
-    if ours == replace(best, score=None, interval=None, seconds=None, bytes=None):
+    if ours == best.bare:
         return plan
-    asked = [f"{flag(name)} {options.given()[name]}" for name in _LAID_OVER if name in options.given()]
+    asked = fixed(options)
     said = (f"Asked for, in place of what is said above: {', '.join(asked)}.",) if asked else ()
-    return replace(plan, ranked=(ours, *plan.ranked[1:]), evidence=(*plan.evidence, *said))
+    return replace(plan, ranked=(ours, *plan.ranked[1:]), evidence=(*plan.evidence, *said), tied=1)
+
+
+def fixed(options: TuneOptions) -> list[str]:
+    """What the user decided of any pipeline that may be recommended, as the command line spells it."""
+    given = options.given()
+    return [f"{flag(name)} {given[name]}" for name in _LAID_OVER if name in given]
 
 
 def objective_of(task: Task, options: TuneOptions, plan: Plan | None) -> Part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 from foretune.errors import ForetuneError, Interrupted, StoreError, UsageError
 from foretune.pipeline import request as requests
+from foretune.pipeline import trials
 from foretune.pipeline.draft import (
     READING,
     Draft,
@@ -90,7 +92,10 @@ def tune(
         for line in (draft.sentence(), *draft.notes):
             say(line)
         draft = replace(draft, task=replace(draft.task, notes=(*draft.task.notes, *draft.notes)))
-        requests.begin(folder, request, draft.plan)
+        if overwrite or not (folder / trials.FOLDER).exists():
+            requests.begin(folder, request, draft.plan)
+        if options.mode == "grey-box":
+            draft = _played(draft, folder, options, began, progress, remember, say)
     record = _train(draft, folder, progress, _deadline(draft, options, began), remember, say)
     _write_up(folder, record)
     return Result(record, folder, draft.plan)
@@ -135,7 +140,14 @@ def _train(
     draft: Draft, folder: Path, progress: Progress | None, deadline: float | None, remember: bool, say: Say
 ) -> RunRecord:
     try:
-        return train(draft.config, task=draft.task, folder=folder, progress=progress, deadline_seconds=deadline)
+        return train(
+            draft.config,
+            task=draft.task,
+            folder=folder,
+            progress=progress,
+            deadline_seconds=deadline,
+            until=trials.until_of(folder, draft.config),
+        )
     except (Interrupted, KeyboardInterrupt) as stop:
         said = str(stop) or "Stopped."
         raise Interrupted(f"{said} What is done is kept in `{folder}`: the same command goes on.") from stop
@@ -144,10 +156,57 @@ def _train(
             _remember(folder, say)
 
 
+def _played(
+    draft: Draft,
+    folder: Path,
+    options: TuneOptions,
+    began: float,
+    progress: Progress | None,
+    remember: bool,
+    say: Say,
+) -> Draft:
+    """The draft of the candidate that a play of the budget keeps; the draft itself where there is nothing to play."""
+    asks, probe, budget = draft.adviser, draft.probe, parse_budget(options.budget)
+    if asks is None or probe is None or budget is None or draft.plan.recommender != "transfer":
+        say("Too little is known to play candidates against each other: the plan is run as it is.")
+        return draft
+    before = trials.spent(folder)
+    play = trials.Play(
+        folder,
+        draft.config,
+        draft.task,
+        asks,
+        left=lambda: budget - before - (time.monotonic() - began) - probe.setup_seconds - probe.reserve(),
+        overhead=probe.setup_seconds,
+        say=say,
+        progress=progress,
+    )
+    try:
+        kept = play.run(draft.plan)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        raise Interrupted(f"Stopped. The trials so far are kept in `{folder}`: the same command goes on.") from stop
+    finally:
+        for record in trials.records(folder) if remember else ():
+            _append(record, say)
+    if kept is None:
+        return draft
+    trials.hand_over(folder, kept)
+    requests.write_text(folder / requests.PLAN, json.dumps(kept.plan.to_json(), indent=2))
+    return replace(draft, plan=kept.plan, config=kept.config)
+
+
 def _remember(folder: Path, say: Say) -> None:
     """Append the folder's record to the local store; a store that cannot be written costs no result."""
     try:
         record = read_run(folder)
+    except ForetuneError as error:
+        say(f"The run was not added to the local store: {error}")
+        return
+    _append(record, say)
+
+
+def _append(record: RunRecord, say: Say) -> None:
+    try:
         if record.status != "running":
             JournalStore(default_folder()).append(record)
     except ForetuneError as error:

@@ -6,12 +6,12 @@ The memory wing loads no torch, so no recommender imports the tuners. It is hand
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from foretune.errors import UsageError
-from foretune.records import Part, Space, TaskCard
+from foretune.records import MetaTask, ModelRef, Part, Recommendation, Space, TaskCard
 
 FAMILIES = ("encoder", "decoder", "encoder-decoder")
 
@@ -32,6 +32,27 @@ class Method(Protocol):
         """The hyperparameters it offers, learning rate included."""
 
 
+def _as_it_is(pipeline: Recommendation) -> Recommendation:
+    return pipeline
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a few steps of a pipeline took on this machine: the scale of every other pipeline's seconds.
+
+    Attributes:
+        of: the pipeline that was timed.
+        step_seconds: of one of its optimizer steps.
+        around_seconds: of a run beside its steps: loading, evaluation, floors.
+        bytes: its peak memory.
+    """
+
+    of: Recommendation
+    step_seconds: float
+    around_seconds: float = 0.0
+    bytes: int | None = None
+
+
 @dataclass(frozen=True)
 class Situation:
     """What is known before anything is trained.
@@ -47,6 +68,11 @@ class Situation:
         fresh_head: whether a head of the task's own starts at random.
         seconds_per_step: of one optimizer step of the recommended batch, measured or estimated. None = not known yet:
             plan once without it, measure that plan's batch, plan again.
+        task: the task and its model as past runs describe theirs; None where no past run is to be consulted.
+        settle: lays what the user has fixed over a pipeline, so that every candidate is what would be run.
+        pooling, max_length, pretrained_further: as in the plain settings of past runs.
+        measured: None until steps were timed here.
+        memory_bytes: what this machine can give; None = not known, so nothing is ruled out.
     """
 
     card: TaskCard
@@ -58,6 +84,13 @@ class Situation:
     budget_seconds: float | None = None
     seconds_per_step: float | None = None
     fresh_head: bool = True
+    task: MetaTask | None = None
+    settle: Callable[[Recommendation], Recommendation] = _as_it_is
+    pooling: str = ModelRef("").pooling
+    max_length: int = ModelRef("").max_length
+    pretrained_further: bool = False
+    measured: Measured | None = None
+    memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:

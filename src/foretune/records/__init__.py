@@ -1,10 +1,23 @@
 """GROUND: the words that both wings of the house use. Standard library only, no torch."""
 
 from foretune.records.card import ModelCard, TaskCard
-from foretune.records.config import KINDS, UNLABELLED, ModelRef, Part, RunConfig, Schedule, Seeds, TaskRef, digest
+from foretune.records.config import (
+    KINDS,
+    UNLABELLED,
+    HeldTexts,
+    ModelRef,
+    Part,
+    RunConfig,
+    Schedule,
+    Seeds,
+    TaskRef,
+    digest,
+)
 from foretune.records.cost import Cost
 from foretune.records.curve import LearningCurve, Point
 from foretune.records.displacement import OUTSIDE, Displacement, Share, Spread
+from foretune.records.estimate import Estimate
+from foretune.records.forgetting import Forgetting
 from foretune.records.landscape import Flatness, Landscape, Place
 from foretune.records.meta import DIRECTIONS, OUTCOMES, SUCCESSES, Line, MetaRun, MetaTask, RunCollection, Value
 from foretune.records.paper import PaperReference
@@ -49,11 +62,14 @@ __all__ = [
     "Contrast",
     "Cost",
     "Displacement",
+    "Estimate",
     "Evaluation",
     "Flatness",
+    "Forgetting",
     "Front",
     "FrontPoint",
     "Gap",
+    "HeldTexts",
     "Landscape",
     "LearningCurve",
     "Line",

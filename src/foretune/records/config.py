@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from foretune.records.plain import built
+
 KINDS = ("classification", "regression", "choice", "generation")
 """The four forms of a task: a label, a number, one of several candidate texts, a written response."""
 
@@ -153,6 +155,23 @@ class Seeds:
 
 
 @dataclass(frozen=True)
+class HeldTexts:
+    """Texts that are no part of a task, on which it is measured what a run made the language model forget.
+
+    Attributes:
+        source: a ``.txt`` file, what a task may be read from, or a name of the catalog (its training texts).
+        rows: how many texts, those of the task left out; fewer where there are not so many.
+        fingerprint: hash of the texts that are read; when present it stands for ``source`` in the identity.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    source: str
+    rows: int = 200
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """model + task + tuner + objective + schedule + seeds, and what the model was trained on before.
 
@@ -160,6 +179,9 @@ class RunConfig:
         pretraining: the run over unlabelled texts whose weights this one starts from; its task is of the kind
             ``UNLABELLED``. It says what the weights are, so it stands for ``model.name`` and ``model.fingerprint`` in
             the identity, and the digest is the same before and after the stage has run.
+        held: texts on which the base model's loss is measured without and with what was learned.
+        seconds: of training and of measuring dev on the way, after which a run is judged as it stands; None: as long as
+            its steps take.
 
     >>> config = RunConfig(ModelRef("demo"), TaskRef("train.csv", "classification"), Part("lora", {"rank": 8}),
     ...                    Part("head"), Schedule(steps=100), Seeds())
@@ -178,6 +200,8 @@ class RunConfig:
     schedule: Schedule
     seeds: Seeds = field(default_factory=Seeds)
     pretraining: RunConfig | None = None
+    held: HeldTexts | None = None
+    seconds: float | None = None
 
     @property
     def digest(self) -> str:
@@ -191,6 +215,8 @@ class RunConfig:
         if self.task.fingerprint:
             for where in ("source", "dev", "test", "ood"):
                 del identity["task"][where]
+        if self.held and self.held.fingerprint:
+            del identity["held"]["source"]
         return digest(identity)
 
     def to_json(self) -> dict[str, Any]:
@@ -200,20 +226,15 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> RunConfig:
-        """The inverse of ``to_json``. Unknown fields raise ``TypeError``: upgrades belong to ``store/upgrade.py``."""
-        return cls(
-            model=ModelRef(**plain["model"]),
-            task=TaskRef(**plain["task"]),
-            tuner=Part(**plain["tuner"]),
-            objective=Part(**plain["objective"]),
-            schedule=Schedule(**plain["schedule"]),
-            seeds=Seeds(**plain["seeds"]),
-            pretraining=RunConfig.from_json(plain["pretraining"]) if plain.get("pretraining") else None,
-        )
+        """The inverse of ``to_json``. Unknown fields raise ``ValueError``: upgrades belong to ``store/upgrade.py``."""
+        made: RunConfig = built(cls, plain)
+        return made
 
 
 def _without_absent(plain: dict[str, Any]) -> dict[str, Any]:
-    """Without a stage that there was not: configs from before there were stages keep their digests."""
-    if plain["pretraining"] is None:
-        return {name: value for name, value in plain.items() if name != "pretraining"}
-    return {**plain, "pretraining": _without_absent(plain["pretraining"])}
+    """Without what a run does not have: configs from before it could be asked for keep their digests."""
+    optional = ("pretraining", "held", "seconds")
+    found = {name: value for name, value in plain.items() if name not in optional or value is not None}
+    if "pretraining" in found:
+        found["pretraining"] = _without_absent(found["pretraining"])
+    return found

@@ -6,9 +6,8 @@ Counts and sums per layer and kind of matrix, and one histogram: a few kilobytes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 OUTSIDE = "outside the layers"
 """The name of the layer of what lies in none, such as the embeddings."""
@@ -125,18 +124,6 @@ class Displacement:
     def same_in_bf16(self) -> int:
         """Weights of the subset that equal the base again once both are rounded to bf16."""
         return sum(self.lost) + self.at_base
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Displacement:
-        """The inverse of ``dataclasses.asdict`` after NaN became None."""
-        values = dict(plain)
-        for name in ("layers", "kinds", "counts", "lost"):
-            values[name] = tuple(plain[name])
-        for name in ("weights", "chosen", "moved"):
-            values[name] = tuple(tuple(math.nan if v is None else v for v in row) for row in plain[name])
-        for name in ("rows", "columns"):
-            values[name] = Spread(**plain[name]) if plain[name] is not None else None
-        return cls(**values)
 
 
 def _together(name: str, shares: Sequence[Share]) -> Share:

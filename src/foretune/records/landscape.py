@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,6 @@ class Landscape:
     def midpoint(self) -> Place | None:
         """The place with equal weights; None where it was not measured."""
         return next((place for place in self.places if len(set(place.weights)) == 1), None)
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Landscape:
-        """The inverse of ``dataclasses.asdict`` after NaN became None."""
-        nan = float("nan")
-        places = tuple(
-            Place(tuple(p["weights"]), nan if p["score"] is None else p["score"], p["nll"]) for p in plain["places"]
-        )
-        return cls(**{**plain, "places": places})
 
 
 @dataclass(frozen=True)

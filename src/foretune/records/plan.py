@@ -14,9 +14,12 @@ class Recommendation:
     """One pipeline with its expectation; None where there is no ground to say a number.
 
     Attributes:
-        score, interval: of the task's metric.
+        score, interval: of the task's metric on dev.
         seconds: of the whole run: set-up, training, evaluation and floors.
         bytes: peak memory above the idle process.
+        p_fail: chance that the run diverges or runs out of memory.
+        measured: whether ``seconds`` rest on steps that were timed on this machine, and not on other machines' runs.
+        origin: ``default`` (published), ``portfolio`` (ran before, elsewhere) or ``sampled``; empty where not said.
     """
 
     tuner: Part
@@ -26,6 +29,14 @@ class Recommendation:
     interval: tuple[float, float] | None = None
     seconds: float | None = None
     bytes: int | None = None
+    p_fail: float | None = None
+    measured: bool = False
+    origin: str = ""
+
+    @property
+    def bare(self) -> Recommendation:
+        """The pipeline without its expectation."""
+        return Recommendation(self.tuner, self.objective, self.schedule)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -40,17 +51,28 @@ class Plan:
     Attributes:
         ranked: at least one.
         recommender: the name of the rule that ranked them.
-        evidence: sentences and, where there are any, the earlier runs this rests on.
+        evidence: sentences: which rule decided, and what that rests on.
+        details: further sentences, for whoever asks: the nearest earlier tasks, where published numbers are from.
+        mode: how the recommender was asked to choose; empty where it knows one way only.
+        tied: so many of the first are expected to differ by less than a repetition with another seed does.
     """
 
     ranked: tuple[Recommendation, ...]
     recommender: str
     evidence: tuple[str, ...] = field(default=())
+    details: tuple[str, ...] = field(default=())
+    mode: str = ""
+    tied: int = 1
 
     @property
     def best(self) -> Recommendation:
         """The first of the ranking."""
         return self.ranked[0]
+
+    @property
+    def default(self) -> Recommendation | None:
+        """The published default among the ranked, with its own expectation."""
+        return next((r for r in self.ranked if r.origin == "default"), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists, ready for ``json.dumps``."""
@@ -58,7 +80,7 @@ class Plan:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Plan:
-        """The inverse of ``to_json``."""
+        """The inverse of ``to_json``; plans from before a field existed have its default."""
         ranked = tuple(
             Recommendation(
                 tuner=Part(**r["tuner"]),
@@ -68,7 +90,17 @@ class Plan:
                 interval=tuple(r["interval"]) if r["interval"] else None,
                 seconds=r["seconds"],
                 bytes=r["bytes"],
+                p_fail=r.get("p_fail"),
+                measured=r.get("measured", False),
+                origin=r.get("origin", ""),
             )
             for r in plain["ranked"]
         )
-        return cls(ranked, plain["recommender"], tuple(plain["evidence"]))
+        return cls(
+            ranked,
+            plain["recommender"],
+            tuple(plain["evidence"]),
+            tuple(plain.get("details", ())),
+            plain.get("mode", ""),
+            plain.get("tied", 1),
+        )

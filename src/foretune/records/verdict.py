@@ -7,11 +7,11 @@ that nothing written by hand into the file can make a sentence say "better" over
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from foretune.records.estimate import Estimate
 from foretune.records.plain import built, finite
 
 FORMAT = 1
@@ -26,25 +26,8 @@ SCORE = "score"
 Kind = Literal["better", "worse", "equivalent", "undecided", "refused"]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A number with its interval: ``evaluation.Estimate``, field by field (``Measured(**asdict(estimate))``).
-
-    Attributes:
-        interval: how it was made: ``crossed``, ``t over seeds``, ``stratified bootstrap of runs``, ...
-    """
-
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    interval: str = ""
-    level: float = 0.95
-    standard_error: float | None = None
-    df: float | None = None
-    p: float | None = None
-    n_seeds: int | None = None
-    n_items: int | None = None
-    n_tasks: int | None = None
+Measured = Estimate
+"""What every figure of a verdict is."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +54,11 @@ class Spent:
     """What one run of a cell costs: means over its runs that ended well; None where it was not measured.
 
     Attributes:
-        seconds: phase (``train``, ``eval``, ``setup``, ``tuning``, ...) -> seconds; ``train`` is the loop alone.
-        tokens: of training, padding excluded.
+        seconds: phase (``train``, ``eval``, ``setup``, ``tuning``, ...) -> seconds; ``train`` is the loop alone,
+            ``pretraining`` a stage on unlabelled texts before it, ``teacher`` what a teacher's answers took.
+        tokens: read while learning, padding excluded: in training, in a stage before it and by a teacher.
+        step_seconds: of one optimizer step, the first 5 left out.
+        trials: of tuning, of each run; None where nothing is trained.
         prompt_tokens: that every prediction pays for its context; 0 without demonstrations.
         item_seconds: of one prediction.
         labels: consumed: training, dev and demonstrations, a teacher's included.
@@ -87,6 +73,19 @@ class Spent:
     prompt_tokens: float | None = None
     item_seconds: float | None = None
     labels: float | None = None
+    step_seconds: float | None = None
+    trials: float | None = None
+
+    @property
+    def learning_seconds(self) -> float | None:
+        """Until it can answer: training, a stage before it and a teacher; None where it was not measured.
+
+        >>> Spent(seconds={"train": 3.0, "pretraining": 4.0, "eval": 1.0}).learning_seconds
+        7.0
+        """
+        if "train" not in self.seconds:
+            return None
+        return sum(self.seconds.get(name, 0.0) for name in ("train", "pretraining", "teacher"))
 
     @property
     def all_seconds(self) -> float | None:
@@ -100,7 +99,8 @@ class Spent:
 
 @dataclass(frozen=True)
 class OutsidePart:
-    """A score on one part of an out-of-domain set: ``kind`` is ``label`` or ``heuristic``, as in HANS."""
+    """A score on one part of an out-of-domain set: ``kind`` is ``label``, or what the set's groups are, such as
+    ``heuristic`` in HANS."""
 
     kind: str
     name: str
@@ -115,7 +115,7 @@ class Outside:
         score: in the cell's metric.
         gap: what is lost outside, turned so that more is worse.
         chance: what blind guessing gives; None where that has no meaning.
-        parts: by label and by heuristic, where the set has them.
+        parts: by label, and by group where the set has groups.
         constant: the one label that every run gives to every row; None where answers differ.
     """
 
@@ -182,7 +182,7 @@ class Contrast:
         unadjusted: the same difference with the interval before the correction.
         margin: the largest difference that does not matter, declared beforehand; None where none was.
         equivalence_p: adjusted, of a difference of at least the margin (TOST).
-        ratios: cost (``seconds`` of training, ``peak_bytes``, ``trainable_parameters``) -> first over second.
+        ratios: cost (``seconds`` of learning, ``peak_bytes``, ``trainable_parameters``) -> first over second.
         flags: of both sides, ``method: name: figures``.
         refused: why nothing is claimed whatever the figures are; None where nothing forbids a claim.
     """
@@ -222,6 +222,22 @@ class Contrast:
             return "worse"
         return "equivalent" if self.within_margin else "undecided"
 
+    def turned(self) -> Contrast:
+        """The same with the second method first.
+
+        >>> found = Contrast("lora", "full", "cola", 16, Measured(0.03, -0.01, 0.07), 0.04, 0.09, 3, 0.05).turned()
+        >>> found.first, found.difference.value, found.difference.low
+        ('full', -0.03, -0.07)
+        """
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            difference=_negated(self.difference),
+            unadjusted=None if self.unadjusted is None else _negated(self.unadjusted),
+            ratios={name: 1 / ratio for name, ratio in self.ratios.items() if ratio},
+        )
+
     @property
     def within_margin(self) -> bool:
         """Whether a difference of the margin is ruled out on both sides."""
@@ -231,6 +247,10 @@ class Contrast:
     def single_seed(self) -> bool:
         """One seed says nothing of what another one would give."""
         return self.difference.n_seeds is not None and self.difference.n_seeds < 2
+
+
+def _negated(found: Measured) -> Measured:
+    return replace(found, value=-found.value, low=-found.high, high=-found.low)
 
 
 @dataclass(frozen=True)
@@ -277,7 +297,7 @@ class Front:
     """Score against a cost on one task, or on ``ALL``.
 
     Attributes:
-        cost: ``peak_bytes``, ``trainable_parameters`` or ``seconds``, which is of training alone.
+        cost: ``peak_bytes``, ``trainable_parameters`` or ``seconds``, which is ``Spent.learning_seconds``.
     """
 
     task: str

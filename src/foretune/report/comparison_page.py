@@ -116,7 +116,7 @@ class TaskView:
     name: str
     scores: Table
     details: Table
-    costs: Table
+    costs: tuple[Table, ...]
     contrasts: Table | None
     leading: tuple[Picture, ...]
     fronts: tuple[Picture, ...]
@@ -197,7 +197,7 @@ def _task(verdict: Verdict, i: int, task: str) -> TaskView:
         task,
         tables.scores(verdict, task),
         tables.details(verdict, task),
-        tables.costs(verdict, task),
+        (tables.costs(verdict, task), tables.times(verdict, task)),
         tables.contrasts(verdict, task),
         (*curves, *first, *tuned),
         tuple(picture for _, picture in drawn if picture not in first),

@@ -202,6 +202,24 @@ def expectation(plan: Plan | None, record: RunRecord) -> str:
     return f"{reached}, {where} the expected interval."
 
 
+def achieved(plan: Plan, record: RunRecord) -> str | None:
+    """Score, seconds and bytes, expected and achieved, in a line; None where nothing was expected of this run."""
+    chosen = followed(plan, record)
+    if chosen is None:
+        return None
+    told = []
+    dev = record.evaluations.get("dev")
+    own = None if dev is None else _value(dev, record.metric)
+    if chosen.score is not None and own is not None:
+        bounds = units.scored(record.metric, chosen.score, chosen.interval)
+        told.append(f"{units.metric(record.metric).title} on dev {units.score(record.metric, own)} (expected {bounds})")
+    if chosen.seconds is not None:
+        told.append(f"whole run {units.seconds(record.cost.seconds)} (expected {units.seconds(chosen.seconds)})")
+    if chosen.bytes is not None and record.cost.peak_bytes:
+        told.append(f"memory {units.size(record.cost.peak_bytes)} (expected {units.size(chosen.bytes)})")
+    return f"Expected and achieved: {'; '.join(told)}." if told else None
+
+
 def followed(plan: Plan, record: RunRecord) -> Recommendation | None:
     """The entry of the plan that was run, tuner, objective and schedule alike; None when there is none."""
     config = record.config

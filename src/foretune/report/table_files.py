@@ -20,7 +20,8 @@ from foretune.report.tables import Table
 FIELDS = (
     *("what", "task", "shots", "method", "against", "name", "metric", "value", "low", "high", "interval", "level"),
     *("seeds", "items", "tasks", "p", "adjusted_p", "contrasts", "claim", "detectable", "margin", "equivalence_p"),
-    *("runs", "runs_ok", "labels", "trainable_parameters", "adapter_bytes", "peak_bytes", "train_seconds", "seconds"),
+    *("runs", "runs_ok", "labels", "trainable_parameters", "adapter_bytes", "peak_bytes", "train_seconds"),
+    *("pretraining_seconds", "teacher_seconds", "seconds"),
     *("tokens", "prompt_tokens", "item_seconds", "flags"),
 )
 """The columns of the CSV: one long table, whose first column says what a row is about."""
@@ -75,12 +76,14 @@ def as_markdown(tables: Iterable[Table], title: str) -> str:
     | lora | 0.5 |
     <BLANKLINE>
     """
-    parts = [f"# {markdown(title)}"]
-    for table in tables:
-        lines = [f"**{markdown(table.caption)}**", "", _piped([column.name for column in table.columns])]
-        lines.append(f"|{'|'.join('---:' if column.kind == 'number' else '---' for column in table.columns)}|")
-        parts.append("\n".join([*lines, *(_piped(row) for row in table.rows)]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([f"# {markdown(title)}", *map(piped, tables)]) + "\n"
+
+
+def piped(table: Table) -> str:
+    """One table of ``as_markdown``."""
+    lines = [f"**{markdown(table.caption)}**", "", _piped([column.name for column in table.columns])]
+    lines.append(f"|{'|'.join('---:' if column.kind == 'number' else '---' for column in table.columns)}|")
+    return "\n".join([*lines, *map(_piped, table.rows)])
 
 
 def as_latex(tables: Iterable[Table], title: str) -> str:
@@ -183,6 +186,8 @@ def _cost(cell: CellResult) -> dict[str, object]:
         "adapter_bytes": spent.adapter_bytes,
         "peak_bytes": spent.peak_bytes,
         "train_seconds": spent.seconds.get("train"),
+        "pretraining_seconds": spent.seconds.get("pretraining"),
+        "teacher_seconds": spent.seconds.get("teacher"),
         "seconds": spent.all_seconds,
         "tokens": spent.tokens,
         "prompt_tokens": spent.prompt_tokens,

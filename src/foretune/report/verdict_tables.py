@@ -52,14 +52,34 @@ def costs(verdict: Verdict, task: str) -> Table:
         ("Trained weights", lambda c: _trained(c.spent)),
         ("On disk", lambda c: words.cost("adapter_bytes", c.spent.adapter_bytes)),
         ("Peak memory", lambda c: words.cost("peak_bytes", c.spent.peak_bytes)),
-        ("Training", lambda c: words.cost("seconds", c.spent.seconds.get("train"))),
-        ("Tuning", lambda c: words.cost("seconds", c.spent.seconds.get("tuning"))),
-        ("All together", lambda c: words.cost("seconds", c.spent.all_seconds)),
         ("Tokens", lambda c: words.cost("tokens", c.spent.tokens)),
         ("Prompt tokens per item", lambda c: words.cost("prompt_tokens", c.spent.prompt_tokens)),
         ("One prediction", lambda c: words.cost("seconds", c.spent.item_seconds)),
     )
     return _per_cell(verdict, task, f"Cost of one run on {_short(task)}", "Score", rest)
+
+
+def times(verdict: Verdict, task: str) -> Table:
+    """One row per cell: where the seconds of one run go, each phase by itself."""
+    phases = {
+        "Training": "train",
+        "Stage before": "pretraining",
+        "Teacher": "teacher",
+        "Tuning": "tuning",
+        "Evaluation": "eval",
+        "Loading": "setup",
+    }
+    rows = []
+    for shots in verdict.shots:
+        for cell in filter(None, (verdict.cell(method, task, shots) for method in verdict.methods)):
+            each = (words.cost("seconds", cell.spent.seconds.get(phase)) for phase in phases.values())
+            trials = "" if cell.spent.trials is None else units.count(round(cell.spent.trials))
+            step = words.cost("seconds", cell.spent.step_seconds)
+            whole = words.cost("seconds", cell.spent.all_seconds)
+            rows.append((_short(cell.method), words.budget(shots), *each, whole, step, trials))
+    headings = ("Method", "Labels", *phases, "All together", "One step", "Trials")
+    columns = tuple(Column(name, "number" if i else "user") for i, name in enumerate(headings))
+    return _lean(f"Time of one run on {_short(task)}, phase by phase", columns, rows)
 
 
 def _per_cell(
@@ -215,7 +235,7 @@ def every(verdict: Verdict) -> Iterator[Table]:
     found = [make(verdict, shots) for make in (across, improvement) for shots in verdict.shots]
     found.append(contrasts(verdict, ALL))
     for task in verdict.tasks:
-        found += [make(verdict, task) for make in (scores, details, costs, contrasts)]
+        found += [make(verdict, task) for make in (scores, details, costs, times, contrasts)]
     found += [*outside(verdict), *parts(verdict), fronts(verdict)]
     return (table for table in found if table is not None)
 

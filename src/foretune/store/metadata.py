@@ -7,9 +7,21 @@ scores go into lines of the split ``test``, which a replay reads and no surrogat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from foretune.records import KINDS, Line, MetaRun, MetaTask, ModelCard, RunCollection, RunRecord, Value, digest
+from foretune.records import (
+    KINDS,
+    Line,
+    MetaRun,
+    MetaTask,
+    ModelCard,
+    Part,
+    RunCollection,
+    RunRecord,
+    Schedule,
+    Value,
+    digest,
+)
 from foretune.store.importers.plain import plain_config
 
 OWN = "runs"
@@ -22,18 +34,30 @@ _NO_SETTING = ("evaluations", "micro_batch")
 def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection:
     """The collection of ``records``; of one that was recorded more than once, the latest.
 
-    Runs that are not over, those on texts without labels, and records of floors alone are left out. A run that failed
-    before its task was described takes the description of another run of the same task where there is one.
+    Runs that are not over, those on texts without labels, and records of floors alone are left out. What one record
+    knows of a task holds for all its runs: one that failed before its task was described takes the description of
+    another, and what the frozen model makes of a draw is measured once for each, with its floors.
     """
     latest = {record.digest: record for record in records}
-    over = [r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS and not _idle(r)]
+    over = [r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS]
+    runs = [record for record in over if not _idle(record)]
     tasks: dict[str, MetaTask] = {}
+    for record in runs:
+        tasks.setdefault(task_id(record), _task(record))
     for record in over:
-        task = _task(record)
-        if task.task_id not in tasks or (record.card is not None and not tasks[task.task_id].features_version):
-            tasks[task.task_id] = task
-    runs = tuple(_run(record) for record in over)
-    return RunCollection(name, tuple(tasks.values()), runs)
+        found = _task(record)
+        if (known := tasks.get(found.task_id)) is not None:
+            tasks[found.task_id] = _with(known, found)
+    return RunCollection(name, tuple(tasks.values()), tuple(_run(record) for record in runs))
+
+
+def _with(task: MetaTask, other: MetaTask) -> MetaTask:
+    """``task``, with what it lacks and another description of it has; no features of another version."""
+    if not task.features_version:
+        return other if other.features_version else task
+    if other.features_version != task.features_version:
+        return task
+    return replace(task, features={**other.features, **task.features})
 
 
 def _idle(record: RunRecord) -> bool:
@@ -57,16 +81,44 @@ def own_config(record: RunRecord) -> dict[str, Value]:
     {'tuner': 'lora', 'tuner.rank': 8, 'lr': 0.0002}
     """
     config = record.config
-    schedule = {name: value for name, value in asdict(config.schedule).items() if name not in _NO_SETTING}
+    return plain_settings(
+        record.tuner or config.tuner,
+        config.objective,
+        config.schedule,
+        config.model.pooling,
+        config.model.max_length,
+        config.pretraining is not None,
+    )
+
+
+def plain_settings(
+    tuner: Part,
+    objective: Part,
+    schedule: Schedule,
+    pooling: str,
+    max_length: int,
+    pretrained_further: bool = False,
+) -> dict[str, Value]:
+    """A pipeline as plain values by name: the form in which candidates and past runs are compared.
+
+    Args:
+        tuner: with every option, those that nobody gave included (``Tuner.part``): a run that names a default and one
+            that leaves it out are the same.
+
+    >>> made = plain_settings(Part("ia3"), Part("head"), Schedule(steps=20, clip=None), "mean", 64)
+    >>> made["tuner"], made["steps"], "clip" in made, "evaluations" in made
+    ('ia3', 20, False, False)
+    """
+    course = {name: value for name, value in asdict(schedule).items() if name not in _NO_SETTING}
     return {
-        "tuner": config.tuner.name,
-        **plain_config(config.tuner.options, "tuner."),
-        "objective": config.objective.name,
-        **plain_config(config.objective.options, "objective."),
-        **plain_config(schedule),
-        "pooling": config.model.pooling,
-        "max_length": config.model.max_length,
-        "pretrained_further": config.pretraining is not None,
+        "tuner": tuner.name,
+        **plain_config(tuner.options, "tuner."),
+        "objective": objective.name,
+        **plain_config(objective.options, "objective."),
+        **plain_config(course),
+        "pooling": pooling,
+        "max_length": max_length,
+        "pretrained_further": pretrained_further,
     }
 
 

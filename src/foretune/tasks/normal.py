@@ -83,6 +83,28 @@ def to_split(rows: Rows, schema: Schema, labelled: bool = True) -> pa.Table:
     return pa.table(found, schema=SPLIT_COLUMNS)
 
 
+MOST_GROUPS = 50
+"""Parts of an out-of-domain set beyond which a column is no name of parts but an identity or a text."""
+
+
+def groups(rows: Rows, name: str) -> pa.ChunkedArray:
+    """The column that names the part a row belongs to, null where it belongs to none.
+
+    Raises:
+        DataError: lists, or so many values that they name no parts.
+    """
+    if pa.types.is_list(rows.table[name].type):
+        raise DataError(f"{rows.where}: the group `{name}` must be one name per row, but holds lists. Name another.")
+    found = trimmed(rows.table[name])
+    distinct = pc.count_distinct(found).as_py()
+    if distinct > MOST_GROUPS:
+        raise DataError(
+            f"{rows.where}: a group must have at most {MOST_GROUPS} names, but `{name}` has {distinct}. Name a column "
+            "that tells parts of the set apart."
+        )
+    return found
+
+
 def _joined(table: pa.Table, names: Sequence[str], where: str) -> pa.ChunkedArray:
     lists = next((n for n in names if pa.types.is_list(table[n].type)), None)
     if lists is not None:

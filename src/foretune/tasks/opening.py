@@ -15,9 +15,9 @@ from foretune.tasks.checks import is_blank, name_rows
 from foretune.tasks.detect import Said, detect
 from foretune.tasks.load import is_catalog_name, load
 from foretune.tasks.metrics import choose_metric
-from foretune.tasks.normal import to_split
+from foretune.tasks.normal import groups, to_split
 from foretune.tasks.raw import Rows, RowsBuilder
-from foretune.tasks.schema import Schema
+from foretune.tasks.schema import SPLIT_COLUMNS, Schema
 
 Source = str | Path | list[dict[str, Any]]
 """A path, a catalog name, a Hub id, or rows as dicts."""
@@ -73,16 +73,48 @@ def read_rows(
     Raises:
         DataError: the rows cannot be read, or neither way gives the columns.
     """
+    table, _ = read_groups(source, schema, labelled=labelled, data_dir=data_dir)
+    return table.select(SPLIT_COLUMNS.names)
+
+
+def read_groups(
+    source: Source,
+    schema: Schema,
+    group: str | None = None,
+    *,
+    labelled: bool = True,
+    data_dir: str | Path | None = None,
+) -> tuple[pa.Table, str | None]:
+    """``read_rows`` with the parts of an out-of-domain set, and what tells them apart.
+
+    Args:
+        group: the column that names a row's part; a set of the catalog knows its own.
+
+    Returns:
+        A table with ``GROUPED_COLUMNS`` and the name of the column; with ``SPLIT_COLUMNS`` and None where the source
+        has no such column.
+
+    Raises:
+        DataError: as ``read_rows``, or the column holds no names.
+    """
     if isinstance(source, str) and is_catalog_name(source):
         opened = _open_catalog(source, Said(), data_dir)
         if opened.schema.kind != schema.kind:
             raise DataError(
                 f"`{source}` is a {opened.schema.kind} task, but this one is {schema.kind}. Choose another set."
             )
-        return _best(opened.splits)
+        return _best(opened.splits), _own_group(source)
     wanted = frozenset(v for role, v in schema.columns.items() if isinstance(v, str) and role != "coding")
     found, _ = _found(source, wanted)
     rows = _best(found)
+    table = _split(rows, schema, labelled)
+    if group is None or group not in rows.table.column_names:
+        return table, None
+    return table.append_column("group", groups(rows, group)), group
+
+
+def _split(rows: Rows, schema: Schema, labelled: bool) -> pa.Table:
+    """The rows by the columns of ``schema``, or by their own where these are missing."""
     try:
         return to_split(rows, schema, labelled)
     except DataError:
@@ -93,6 +125,13 @@ def read_rows(
         if own is None or own.columns == schema.columns:
             raise
         return to_split(rows, own, labelled)
+
+
+def _own_group(name: str) -> str | None:
+    from foretune.tasks import catalog
+
+    group: str | None = catalog.entry(name).reading.columns.get("group")
+    return group
 
 
 def _best(splits: Mapping[str, Any]) -> Any:

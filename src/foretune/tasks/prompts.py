@@ -68,13 +68,22 @@ class Pattern:
         """What stands between the last text before the answer and the answer."""
         return _PLACE.split(self.template.partition("{answer}")[0])[-1]
 
+    @property
+    def sides(self) -> tuple[list[str], list[str]]:
+        """What stands before and after the answer, in pieces: every second one names a place, the others are as they
+        stand.
+
+        >>> Pattern("{text} It is {answer}.").sides
+        (['', 'text', ' It is '], ['.'])
+        """
+        before, _, after = self.template.partition("{answer}")
+        return _PLACE.split(before), _PLACE.split(after)
+
     def around(self, text: str, pair: str | None) -> tuple[str, str]:
         """What stands before and after the answer."""
         filled = {"text": text, "pair": pair or ""}
-        before, _, after = self.template.partition("{answer}")
         return tuple(  # type: ignore[return-value]
-            "".join(filled[part] if i % 2 else part for i, part in enumerate(_PLACE.split(side)))
-            for side in (before, after)
+            "".join(filled[part] if i % 2 else part for i, part in enumerate(side)) for side in self.sides
         )
 
     def shown(self, text: str, pair: str | None, word: str) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with the rows, in sentences: copies, leaks, contradictions, texts that the model's length cuts.
+"""What is wrong with the rows, in sentences: copies, leaks, contradictions.
 
 Nothing is repaired here; ``splits.draw`` is where copies leave the training pool.
 """
@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 
-import numpy as np
 import pyarrow as pa
 
 from foretune.tasks.checks import name_rows
@@ -71,29 +70,6 @@ def audit(rows: Draw | Task | Mapping[str, pa.Table]) -> Findings:
         if (leak := find_leak(left, right, groups[left], groups[right], tables[left], tables[right]))
     ]
     return Findings(duplicates, contradictions, tuple(leaks))
-
-
-def cut_report(lengths: np.ndarray, limit: int) -> str | None:
-    """Say how many examples the model's length cuts, or None when it cuts none.
-
-    Args:
-        lengths: tokens per example before cutting, special tokens included, ``(n,)``.
-        limit: tokens that are kept.
-
-    >>> print(cut_report(np.array([10, 300, 90, 500]), 256).replace("; ", ";\\n"))
-    2 of 4 examples (50.0 %) are longer than 256 tokens and are cut;
-    the longest has 500. Use `--max-length 500` to keep all.
-    >>> cut_report(np.array([10]), 256) is None
-    True
-    """
-    cut = int((lengths > limit).sum())
-    if not cut:
-        return None
-    longest = int(lengths.max())
-    return (
-        f"{cut:,} of {len(lengths):,} examples ({100 * cut / len(lengths):.1f} %) are longer than {limit} tokens and "
-        f"are cut; the longest has {longest:,}. Use `--max-length {longest}` to keep all."
-    )
 
 
 def _tables(rows: Draw | Task | Mapping[str, pa.Table]) -> dict[str, pa.Table]:

@@ -11,6 +11,9 @@ Whatever the source, a split becomes a ``pyarrow.Table`` with exactly these colu
                                   the response; null where the source has no label (rows to predict)
 =========  =====================  ==============================================================================
 
+An out-of-domain set whose rows belong to parts (the heuristics of HANS, the shops of reviews) has one column more
+(``GROUPED_COLUMNS``): ``group``, string, null where a row belongs to none.
+
 Labels stay strings in this form: it is the one in which nothing is lost. ``Task.targets`` turns them into numbers.
 Arrow keeps 100,000 rows in contiguous buffers (and memory-mapped where the source is a ``datasets`` folder).
 """
@@ -33,6 +36,8 @@ SPLIT_COLUMNS = pa.schema(
     ]
 )
 
+GROUPED_COLUMNS = SPLIT_COLUMNS.append(pa.field("group", pa.string()))
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -49,6 +54,7 @@ class Schema:
         ood_label_map: out-of-domain set -> (class of this task -> class of that set), where several of our classes are
             one of its classes. A prediction is made first (argmax over our classes) and renamed after, as McCoy et al.
             (2019) judge three-class models on HANS; the probability of a class of that set is the sum over ours.
+        ood_groups: out-of-domain set with a column ``group`` -> what it tells apart (``heuristic``, ``shop``).
     """
 
     kind: str
@@ -57,3 +63,4 @@ class Schema:
     metric: str = "accuracy"
     references: str | None = None
     ood_label_map: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ood_groups: Mapping[str, str] = field(default_factory=dict)

@@ -22,8 +22,8 @@ from foretune.tasks.labels import number, order
 from foretune.tasks.leaks import check_ood
 from foretune.tasks.load import is_catalog_name, split_of
 from foretune.tasks.normal import as_names
-from foretune.tasks.opening import Opened, Source, open_source, read_rows
-from foretune.tasks.schema import SPLIT_COLUMNS, Schema
+from foretune.tasks.opening import Opened, Source, open_source, read_groups, read_rows
+from foretune.tasks.schema import GROUPED_COLUMNS, SPLIT_COLUMNS, Schema
 from foretune.tasks.sketch import sketch
 
 
@@ -35,7 +35,7 @@ class Task:
         name: how reports call it.
         schema: kind, columns, labels, metric.
         splits: ``train`` and, where the source has them, ``dev`` and ``test``; tables with ``SPLIT_COLUMNS``.
-        ood: name -> out-of-domain test set.
+        ood: name -> out-of-domain test set, with ``GROUPED_COLUMNS`` where its rows belong to parts.
         notes: what a reader should know about how the source was read, as sentences.
         ref: re-opens the task with ``from_ref``.
 
@@ -73,6 +73,7 @@ class Task:
         dev: Source | None = None,
         test: Source | None = None,
         ood: Mapping[str, Source] | None = None,
+        group: str | None = None,
         data_dir: str | Path | None = None,
         name: str | None = None,
     ) -> Task:
@@ -85,6 +86,7 @@ class Task:
             metric: what selects the checkpoint, one of ``foretune.tasks.metrics.METRICS[kind]``.
             dev, test: further sources; they replace splits of those names in ``source``.
             ood: name -> source of an out-of-domain test set.
+            group: column of the out-of-domain sets that names a part of each row; scores are told part by part.
             data_dir: where the catalog finds its files.
             name: how reports call the task; None is the file's or the catalog's name.
 
@@ -102,7 +104,14 @@ class Task:
         further = {
             s: read_rows(v, opened.schema, labelled=True, data_dir=data_dir) for s, v in given.items() if v is not None
         }
-        shifted = {n: read_rows(v, opened.schema, labelled=True, data_dir=data_dir) for n, v in (ood or {}).items()}
+        shifted = {n: read_groups(v, opened.schema, group, data_dir=data_dir) for n, v in (ood or {}).items()}
+        named = {n: column for n, (_, column) in shifted.items() if column is not None}
+        if group is not None and group not in named.values():
+            raise DataError(
+                f"`group` must be a column of an out-of-domain set, but none has `{group}`. Correct its name, or give "
+                "the set that has it with `--ood`."
+            )
+        schema = replace(opened.schema, ood_groups={**opened.schema.ood_groups, **named})
         ref = TaskRef(
             _place(source),
             opened.schema.kind,
@@ -110,7 +119,8 @@ class Task:
             test=None if test is None else _place(test),
             ood={n: _place(v) for n, v in (ood or {}).items()},
         )
-        whole = Opened(opened.schema, {**opened.splits, **further}, {**opened.ood, **shifted}, (*opened.notes, *notes))
+        outside = {**opened.ood, **{n: table for n, (table, _) in shifted.items()}}
+        whole = Opened(schema, {**opened.splits, **further}, outside, (*opened.notes, *notes))
         return cls._checked(name or _name(source), whole, ref)
 
     @classmethod
@@ -163,7 +173,8 @@ class Task:
         schema, splits, ood = opened.schema, opened.splits, opened.ood
         if "train" not in splits or set(splits) - {"train", "dev", "test"}:
             raise UsageError(f"splits must be `train` and, if any, `dev` and `test`, but got {', '.join(splits)}.")
-        if not all(table.schema.equals(SPLIT_COLUMNS) for table in (*splits.values(), *ood.values())):
+        shapes = (*(table.schema.equals(SPLIT_COLUMNS) for table in splits.values()), *map(_is_outside, ood.values()))
+        if not all(shapes):
             raise UsageError("the tables of a task must have the columns of `foretune.tasks.schema.SPLIT_COLUMNS`.")
         splits = {split: splits[split] for split in ("train", "dev", "test") if split in splits}
         if schema.kind == "classification" and not schema.labels:
@@ -251,6 +262,10 @@ class Task:
             values = self.targets(self.splits["train"])
             return f" (numbers from {values.min():g} to {values.max():g})"
         return f" (written as {self.schema.columns['coding']})" if "coding" in self.schema.columns else ""
+
+
+def _is_outside(table: pa.Table) -> bool:
+    return any(table.schema.equals(columns) for columns in (SPLIT_COLUMNS, GROUPED_COLUMNS))
 
 
 def _place(source: Source) -> str:

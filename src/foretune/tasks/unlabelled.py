@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foretune.errors import DataError
-from foretune.records import UNLABELLED, TaskRef
+from foretune.records import UNLABELLED, HeldTexts, TaskRef
 from foretune.tasks.checks import MIN_ROWS, is_blank
 from foretune.tasks.detect import text_column
 from foretune.tasks.encoding import find_encoding, reading
@@ -75,6 +75,13 @@ class Texts:
             )
         return Texts(self.source, self.table.filter(pa.array(keep)), (*self.left_out, *left_out))
 
+    def some(self, most: int) -> Texts:
+        """At most so many of these texts, chosen by their contents alone, in their order."""
+        if self.table.num_rows <= most:
+            return self
+        rng = np.random.Generator(np.random.PCG64(hash64(self.fingerprint, "some")))
+        return replace(self, table=self.table.take(np.sort(rng.permutation(self.table.num_rows)[:most])))
+
     def task(self) -> Task:
         """A task for a language model: ``train``, and as ``dev`` texts held out by a stream of their contents.
 
@@ -124,6 +131,18 @@ def open_texts(
     if Path(name).suffix.lower() == ".txt" and os.path.exists(name):
         return _of_rows(place, _lines(Path(name)), None)
     return _of_rows(place, load(source if isinstance(source, str) else Path(source)).splits["train"], schema)
+
+
+def open_held(held: HeldTexts, task: Task, data_dir: str | os.PathLike[str] | None = None) -> Texts:
+    """The texts that ``held`` asks for, without those that repeat any row of ``task``, be it learned from or not.
+
+    Raises:
+        DataError: they cannot be read, too few are left, or they are not those of the fingerprint.
+    """
+    found = open_texts(held.source, None, data_dir).without([*task.splits.values(), *task.ood.values()])
+    found = found.some(held.rows)
+    require_same(found, held.fingerprint)
+    return found
 
 
 def undrawn(task: Task, tables: Mapping[str, pa.Table]) -> Texts:

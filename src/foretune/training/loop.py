@@ -37,6 +37,10 @@ SAVE_EVERY_SECONDS = 15.0
 """Least seconds of training between two saves: what a kill can cost."""
 
 
+class Paused(Interrupted):
+    """A run has come as far as was asked for, and can go on from there."""
+
+
 def fit(
     run: Prepared,
     *,
@@ -46,6 +50,8 @@ def fit(
     memory: PeakMemory | None = None,
     save_every: float = SAVE_EVERY_SECONDS,
     follow: Callable[[State], None] = lambda state: None,
+    until: int | None = None,
+    pause: bool = False,
 ) -> State:
     """Run ``run.config.schedule`` and leave ``run.engine.bare`` with the weights of the best evaluation on dev.
 
@@ -57,6 +63,8 @@ def fit(
         memory: sampled at every evaluation.
         save_every: least seconds between two saves.
         follow: given the state before the first step; it changes while the run goes on.
+        until: train no further than this step; the schedule spans the full run all the same. None is the full run.
+        pause: keep the state there and raise ``Paused``, so that the run can go on, in place of returning.
 
     Returns:
         The final state: step, curve, best, seconds by phase.
@@ -64,6 +72,7 @@ def fit(
     Raises:
         DivergedError: the loss is no longer a number.
         Interrupted: SIGINT or SIGTERM; the state was saved first.
+        Paused: ``until`` is reached, and ``pause`` was asked for.
         StoreError: the state found in ``checkpoints`` is of another run, or cannot be read or written.
     """
     progress = progress or Progress()
@@ -76,8 +85,9 @@ def fit(
         state.points += _monitored(run, 0, 0.0)
     follow(state)
     watch, last_save = Stopwatch(state.seconds), time.monotonic()
-    finished = state.step >= schedule.steps or _exhausted(schedule, state)
-    progress.start(schedule.steps, state.step)
+    last = schedule.steps if until is None else min(until, schedule.steps)
+    finished = state.step >= last or _exhausted(schedule, state)
+    progress.start(last, state.step)
 
     with stop_requests() as stop, run.engine.training():
         while not finished:
@@ -99,9 +109,10 @@ def fit(
                 if memory:
                     memory.sample()
             state.seconds = dict(watch.seconds)
-            finished = state.step >= schedule.steps or late or _exhausted(schedule, state)
+            finished = state.step >= last or late or _exhausted(schedule, state)
             stopped = not finished and _any(run, stop())
-            if checkpoints and (stopped or time.monotonic() - last_save > save_every) and not finished:
+            due = stopped or (finished and pause) or (time.monotonic() - last_save > save_every and not finished)
+            if checkpoints and due:
                 if accelerator.is_main_process:
                     learned, parameters = tuner.learned(bare), trainable(bare)
                     saved.save(checkpoints, state, learned, best or learned, moments(optimizer, parameters))
@@ -111,6 +122,8 @@ def fit(
                 raise Interrupted(f"Stopped at step {state.step} of {schedule.steps}.")
 
     progress.finish()
+    if pause:
+        raise Paused(f"Paused at step {state.step} of {schedule.steps}.")
     if best:
         tuner.put(bare, best)
     return state

@@ -17,6 +17,7 @@ from foretune.tasks.describe import card
 from foretune.training.costs import cost_of
 from foretune.training.floors import measure_floors
 from foretune.training.folder import save_adapter, save_predictions
+from foretune.training.forgetting import held_texts, measure_forgetting
 from foretune.training.landmarks import landmarks
 from foretune.training.landscape import measure_landscape
 from foretune.training.loop import SAVE_EVERY_SECONDS, fit
@@ -44,6 +45,8 @@ def train(
     deadline_seconds: float | None = None,
     floors: bool = True,
     save_every: float = SAVE_EVERY_SECONDS,
+    until: int | None = None,
+    pause: bool = False,
 ) -> RunRecord:
     """Run ``config`` from rows to record.
 
@@ -53,9 +56,11 @@ def train(
         folder: where the run folder is written; an unfinished run found there is continued. None writes nothing.
         data_dir: where catalog tasks lie.
         progress: told of every phase and step.
-        deadline_seconds: largest training and evaluation time of the loop.
+        deadline_seconds: largest training and evaluation time of the loop, where ``config.seconds`` is not less.
         floors: also measure the majority, TF-IDF and frozen-embedding floors.
         save_every: least seconds of training between two saves of the unfinished state: what a kill can cost.
+        until: train no further than this step, as if the time were over then. None is the full run.
+        pause: stop there unjudged, with the status ``stopped``; the same call with a later step goes on.
 
     Raises:
         ForetuneError: what went wrong, in words. The folder then holds a record with the status ``stopped``,
@@ -73,21 +78,25 @@ def train(
             progress.phase("preparing the data and the model")
             memory, run = _prepare(config, task, data_dir)
             note.keep(_describe(note.record, run))
+            held = held_texts(run, data_dir)
             require_room(run)
         state = fit(
             run,
             checkpoints=folder / "checkpoint" if folder else None,
             progress=progress,
-            deadline_seconds=deadline_seconds,
+            deadline_seconds=min((s for s in (deadline_seconds, config.seconds) if s is not None), default=None),
             memory=memory,
             save_every=save_every,
             follow=note.follow,
+            until=until,
+            pause=pause,
         )
         with watch("eval"):
             progress.phase("evaluating")
             outcome = judge_all(run)
             landscape = measure_landscape(run, state)
         memory.sample()
+        forgetting = measure_forgetting(run, held)
         with watch("floors"):
             if floors:
                 progress.phase("measuring the floors")
@@ -102,11 +111,17 @@ def train(
             gaps=outcome.gaps,
             landscape=landscape,
             teaching=outcome.teaching,
+            forgetting=forgetting,
             warnings=(*note.record.warnings, *outcome.warnings),
             displacement=run.engine.tuner.displacement(run.engine.bare),
             temperature=outcome.temperature,
             chosen_step=-state.best[2] if state.best else state.step,
-            notes=(*note.record.notes, *_stopped_early(run, state), *outcome.notes),
+            notes=(
+                *note.record.notes,
+                *_stopped_early(run, state),
+                *outcome.notes,
+                *((forgetting.sentence(),) if forgetting else ()),
+            ),
             cost=cost_of(run, state, watch, memory),
             finished=_now(),
         )
@@ -231,6 +246,7 @@ def _describe(record: RunRecord, run: Prepared) -> RunRecord:
         stock_refusal=_stock_refusal(run),
         initial_hash=run.initial_hash,
         sample=run.draw.sha256,
+        tuner=run.engine.tuner.part,
         surroundings=surroundings(str(run.engine.accelerator.device), run.engine.accelerator.num_processes),
         notes=tuple(dict.fromkeys((*run.task.notes, *run.draw.notes, *(stage.sentences() if stage else ())))),
         warnings=(stage.warnings if stage else ())

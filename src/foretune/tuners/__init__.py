@@ -12,13 +12,11 @@ from foretune.registry import did_you_mean, find
 from foretune.tuners import _peft
 from foretune.tuners.adaptive import Adaptive
 from foretune.tuners.base import Ensemble, FixedPoints, Tuner
-from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset, SubsetTuner
+from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
 from foretune.tuners.frozen import Frozen
 from foretune.tuners.heads import head_modules, modules_outside_backbone
-from foretune.tuners.limits import check_length, positions
 from foretune.tuners.patch import BitFit, Full, Head
-from foretune.tuners.peft_tuner import PeftTuner
-from foretune.tuners.prefix_subspace import PrefixSubspace, PrefixTuner, PrefixTuning
+from foretune.tuners.prefix_subspace import PrefixSubspace, PrefixTuning
 from foretune.tuners.prompt_tuning import PromptTuning
 from foretune.tuners.stock import IA3, DoRA, LNTuning, LoRA, RsLoRA
 
@@ -87,18 +85,8 @@ def get_peft_model(base: PreTrainedModel, tuner: Tuner | str | PeftConfig, adapt
     """
     if isinstance(tuner, str):
         tuner = make(Part(tuner))
-    if isinstance(tuner, PeftTuner | PrefixTuner):
-        return tuner.attach(base, modules_outside_backbone(base), adapter_name)
-    if isinstance(tuner, SubsetTuner):
-        from foretune.tuners.subset import peft_model
-
-        return peft_model.attach(base, tuner, modules_outside_backbone(base), adapter_name)
     if isinstance(tuner, Tuner):
-        if adapter_name != "default":
-            raise UsageError(
-                f"`{tuner.name}` changes the model itself and takes no adapter name, but got `{adapter_name}`."
-            )
-        return tuner.attach(base, modules_outside_backbone(base))
+        return tuner.peft_model(base, modules_outside_backbone(base), adapter_name)
     import peft
 
     from foretune.tuners.prefix.config import PrefixSubspaceConfig
@@ -131,8 +119,6 @@ __all__ = [
     "RsLoRA",
     "StaticSubset",
     "Tuner",
-    "check_length",
     "get_peft_model",
     "make",
-    "positions",
 ]

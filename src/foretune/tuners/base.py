@@ -97,6 +97,22 @@ class Tuner(ABC):
             ModelError: this method does not serve this architecture; the message names both and the way out.
         """
 
+    def peft_model(self, network: PreTrainedModel, fresh: Sequence[str], adapter_name: str) -> nn.Module:
+        """What ``attach`` does, for a user who will call it as PEFT's models are called: ``foretune.get_peft_model``.
+
+        Args:
+            adapter_name: PEFT's name for what is learned.
+
+        Raises:
+            UsageError: a name other than ``default``, where the method has no PEFT format.
+            ModelError: see ``attach``.
+        """
+        if adapter_name != "default":
+            raise UsageError(
+                f"`{self.name}` changes the model itself and takes no adapter name, but got `{adapter_name}`."
+            )
+        return self.attach(network, fresh)
+
     @abstractmethod
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write what was learned, head included, into ``folder`` as safetensors and JSON; no pickle, no network."""

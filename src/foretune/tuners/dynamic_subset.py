@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from foretune.errors import ModelError, UsageError
+from foretune.errors import ModelError, UsageError, require
 from foretune.records import Choice, Displacement, PaperReference, Real, Schedule, Space
 from foretune.tuners.base import Tuner
 from foretune.tuners.heads import head_modules
@@ -57,19 +57,14 @@ class SubsetTuner(Tuner):
         """Which weights may be away from the base."""
 
     def __post_init__(self) -> None:
-        self._require(
+        require(
             {
                 "0 < density <= 1": 0 < self.density <= 1,
                 "k_min >= 1": self.k_min >= 1,
                 "weight_decay >= 0": self.weight_decay >= 0,
-            }
+            },
+            vars(self),
         )
-
-    def _require(self, rules: Mapping[str, bool]) -> None:
-        for rule, kept in rules.items():
-            if not kept:
-                name = next(word for word in rule.split() if word.isidentifier())
-                raise UsageError(f"`{rule}` must hold, but got {name}={vars(self)[name]!r}.")
 
     def attach(self, network: PreTrainedModel, fresh: Sequence[str] = ()) -> nn.Module:
         from foretune.tuners.subset import model as subsets
@@ -93,6 +88,12 @@ class SubsetTuner(Tuner):
             **self.beyond(),
             overlaid=overlay.overlaid(network, heads, names, self.backend),
         )
+
+    def peft_model(self, network: PreTrainedModel, fresh: Sequence[str], adapter_name: str) -> nn.Module:
+        """A ``SubsetModel`` around the network; ``attach`` puts nothing around it."""
+        from foretune.tuners.subset import peft_model
+
+        return peft_model.attach(network, self, fresh, adapter_name)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         from foretune.tuners.subset import model as subsets
@@ -247,13 +248,14 @@ class DynamicSubset(SubsetTuner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(
+        require(
             {
                 "0 < select_steps <= 1": self.select_steps is None or 0 < self.select_steps <= 1,
                 "refresh_every >= 0": self.refresh_every is None or self.refresh_every >= 0,
                 "0 <= select_until <= 1": self.select_until is None or 0 <= self.select_until <= 1,
                 "bound > 0": self.bound is None or self.bound > 0,
-            }
+            },
+            vars(self),
         )
         cadence = self.cadence
         if self._gathers and self.optimizer == "adamw":
@@ -337,8 +339,7 @@ class StaticSubset(SubsetTuner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup < 1:
-            raise UsageError(f"`warmup >= 1` must hold, but got warmup={self.warmup}.")
+        require({"warmup >= 1": self.warmup >= 1}, vars(self))
         if self.mask == "tensors" and self.silo == "tensor":
             raise UsageError(
                 "Whole tensors are chosen among several, but with `silo=tensor` each has a budget of its own. Use "

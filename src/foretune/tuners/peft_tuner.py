@@ -42,8 +42,10 @@ class PeftTuner(Tuner):
         """Raise ``ModelError`` where PEFT would fail, or train in silence something that does not work."""
         return None
 
-    def attach(self, network: PreTrainedModel, fresh: Sequence[str] = (), adapter_name: str = "default") -> PeftModel:
-        """See ``Tuner.attach``; ``adapter_name`` is PEFT's name for these weights inside the model."""
+    def attach(self, network: PreTrainedModel, fresh: Sequence[str] = ()) -> PeftModel:
+        return self.peft_model(network, fresh, "default")
+
+    def peft_model(self, network: PreTrainedModel, fresh: Sequence[str], adapter_name: str) -> PeftModel:
         _peft.require_tested()
         self.check(network)
         config = self.peft_config(network, fresh)

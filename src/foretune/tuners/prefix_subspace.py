@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from foretune.errors import ModelError, UsageError
+from foretune.errors import ModelError, UsageError, require
 from foretune.records import Choice, Flatness, PaperReference, Real, Space
 from foretune.tuners.base import Ensemble, FixedPoints, Tuner
 from foretune.tuners.heads import head_modules
@@ -40,11 +40,12 @@ class PrefixTuner(Tuner):
         """Fields of ``PrefixSubspaceConfig`` beside the length."""
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise UsageError(f"`length >= 1` must hold, but got length={self.length}.")
+        require({"length >= 1": self.length >= 1}, vars(self))
 
-    def attach(self, network: PreTrainedModel, fresh: Sequence[str] = (), adapter_name: str = "default") -> PrefixModel:
-        """See ``Tuner.attach``; ``adapter_name`` is PEFT's name for these weights inside the model."""
+    def attach(self, network: PreTrainedModel, fresh: Sequence[str] = ()) -> PrefixModel:
+        return self.peft_model(network, fresh, "default")
+
+    def peft_model(self, network: PreTrainedModel, fresh: Sequence[str], adapter_name: str) -> PrefixModel:
         from foretune.tuners.prefix.config import PrefixSubspaceConfig
         from foretune.tuners.prefix.model import attach
 
@@ -190,15 +191,14 @@ class PrefixSubspace(PrefixTuner):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.settings())
-        rules = {
-            "dev_samples >= 1": self.dev_samples is None or self.dev_samples >= 1,
-            "predict_samples >= 1": self.predict_samples >= 1,
-            "weight_decay_vertices >= 0": self.weight_decay_vertices >= 0,
-        }
-        for rule, kept in rules.items():
-            if not kept:
-                name = rule.split()[0]
-                raise UsageError(f"`{rule}` must hold, but got {name}={vars(self)[name]!r}.")
+        require(
+            {
+                "dev_samples >= 1": self.dev_samples is None or self.dev_samples >= 1,
+                "predict_samples >= 1": self.predict_samples >= 1,
+                "weight_decay_vertices >= 0": self.weight_decay_vertices >= 0,
+            },
+            vars(self),
+        )
         if self.predict == "ensemble" and self.n_vertices == 1:
             raise UsageError(
                 'predict="ensemble" takes members of a simplex, but got n_vertices=1, which is one prefix. '

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from foretune.errors import ModelError, UsageError
+from foretune.errors import ModelError, UsageError, require
 from foretune.records import Choice, Real, Space
 from foretune.tuners import _peft
 from foretune.tuners.heads import classifies, pools
@@ -48,8 +48,7 @@ class PromptTuning(PeftTuner):
     peft_type: ClassVar[str] = "PROMPT_TUNING"
 
     def __post_init__(self) -> None:
-        if self.length < 1:
-            raise UsageError(f"`length >= 1` must hold, but got length={self.length}.")
+        require({"length >= 1": self.length >= 1}, vars(self))
 
     def virtual_tokens(self, model: nn.Module) -> int:
         return int(_peft.as_peft(model).active_peft_config.num_virtual_tokens)

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ def read_taskset(folder: str | os.PathLike[str]) -> RunCollection:
     """The runs of every ``*.json.gz`` (or ``*.json``) in ``folder``, the tasks in the order of the file names.
 
     The family of a task is the recurrent cell that its name tells (``lstm``, ``gru``, ...). Each task is a group of its
-    own: these tasks share their text, so what is seen here is transfer between networks.
+    own: these tasks share their text, so what is seen here is transfer between networks. The feature ``untrained`` is
+    the median validation loss before the first step, a property of task and network that no configuration changes.
 
     Raises:
         DataError: no such files, or one that is not of this form; the message has the file and the run.
@@ -39,8 +41,9 @@ def read_taskset(folder: str | os.PathLike[str]) -> RunCollection:
     tasks, runs = [], []
     for path in files:
         name = path.name.removesuffix(".gz").removesuffix(".json")
-        tasks.append(_task(name))
-        runs += [_run(name, number, entry, path) for number, entry in enumerate(_entries(path))]
+        found = [_run(name, number, entry, path) for number, entry in enumerate(_entries(path))]
+        tasks.append(_task(name, found))
+        runs += found
     return RunCollection("taskset", tuple(tasks), tuple(runs))
 
 
@@ -55,10 +58,12 @@ def _entries(path: Path) -> list[Any]:
     return entries
 
 
-def _task(name: str) -> MetaTask:
+def _task(name: str, runs: list[MetaRun]) -> MetaTask:
     cell = _CELL.search(name)
     numbers = {key: float(found[1]) for key, pattern in _NUMBERS.items() if (found := pattern.search(name))}
     features = {**numbers, "units": float(cell[2])} if cell else numbers
+    first = [line.values[0] for run in runs if (line := run.line("dev", "loss")) and math.isfinite(line.values[0])]
+    untrained = {"untrained": statistics.median(first)} if first else {}
     model = ModelCard(cell[0][1:], cell[1].lower()) if cell else None
     return MetaTask(
         task_id=name,
@@ -68,7 +73,7 @@ def _task(name: str) -> MetaTask:
         direction="min",
         kind="classification",
         model=model,
-        features={**features, "mean_pooled": float("_avg" in name)},
+        features={**features, "mean_pooled": float("_avg" in name), **untrained},
         source="taskset",
     )
 

@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -64,7 +65,8 @@ def open(name: str, data_dir: str | Path | None = None) -> tuple[Schema, dict[st
         data_dir: the folder that holds the data sets' folders. None: ``FORETUNE_DATA``, else the Hub.
 
     Returns:
-        The schema, split name -> table, out-of-domain name -> table, each table with ``SPLIT_COLUMNS``.
+        The schema, split name -> table, out-of-domain name -> table, each table with ``SPLIT_COLUMNS``; a test set with
+        groups has ``GROUPED_COLUMNS``.
 
     Raises:
         UsageError: the catalog has no such task.
@@ -155,12 +157,24 @@ def _schema(task: Entry, splits: Iterable[pa.Table]) -> Schema:
     maps: Mapping[str, Mapping[str, str]] = {name: o.predictions for name, o in task.ood.items() if o.predictions}
     return Schema(
         kind=task.kind,
-        columns=task.reading.columns,
+        columns=_without_group(task.reading.columns),
         labels=tuple(sorted(occurring)),
         metric=task.metric,
         references=task.reading.references,
         ood_label_map=maps,
+        ood_groups={name: group for name, source in task.ood.items() if (group := _group(source))},
     )
+
+
+def _without_group(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The roles that a model reads or answers."""
+    return {role: column for role, column in columns.items() if role != "group"}
+
+
+def _group(source: Ood) -> str | None:
+    """What the rows of an out-of-domain set are parts of."""
+    split = source.own if source.own is not None else _borrowed(source)[1][0]
+    return split.local.reading.columns.get("group")
 
 
 def _check_labels(task: Entry, other: str, schema: Schema, table: pa.Table) -> None:

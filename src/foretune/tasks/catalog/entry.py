@@ -21,6 +21,7 @@ class Reading:
     Attributes:
         columns: role (``text``, ``pair``, ``choices``, ``label``, ``prompt``, ``response``) -> column name, a dotted
             path into nested objects (``translation.en``), or a list of them: joined by a space, but for ``choices``.
+            ``group``, of a set that tests out of domain: what its rows are parts of.
         labels: raw label -> class name. A raw label that already is one of the class names stays.
         values: column -> raw value -> text, applied before columns are joined.
         keep: ``{column, ranges}``: only rows whose integer lies in one of the inclusive ranges.

@@ -12,13 +12,14 @@ import pyarrow as pa
 from foretune.errors import DataError
 from foretune.tasks.catalog.entry import Reading
 from foretune.tasks.catalog.readers import Row
-from foretune.tasks.schema import SPLIT_COLUMNS
+from foretune.tasks.schema import GROUPED_COLUMNS, SPLIT_COLUMNS
 
 _FOLDED = re.compile(r"[^a-z0-9]")
 
 
 def to_table(rows: Iterable[Row], reading: Reading, where: str) -> pa.Table:
-    """The rows that count, as a table with ``SPLIT_COLUMNS``; white space around texts is dropped.
+    """The rows that count, as a table with ``SPLIT_COLUMNS``, or ``GROUPED_COLUMNS`` where the source has groups; white
+    space around texts is dropped.
 
     Args:
         rows: one dict per row of the source.
@@ -28,8 +29,9 @@ def to_table(rows: Iterable[Row], reading: Reading, where: str) -> pa.Table:
     Raises:
         DataError: a column is missing, or a label has no class name.
     """
-    columns: dict[str, list[Any]] = {name: [] for name in SPLIT_COLUMNS.names}
     roles = reading.columns
+    schema = GROUPED_COLUMNS if "group" in roles else SPLIT_COLUMNS
+    columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     text = roles.get("text", roles.get("prompt"))
     label = roles.get("label", roles.get("response"))
     for number, row in enumerate(rows, 1):
@@ -40,15 +42,16 @@ def to_table(rows: Iterable[Row], reading: Reading, where: str) -> pa.Table:
                 continue
             pair = _text(row, roles["pair"], reading.values) if "pair" in roles else None
             choices = [_text(row, choice, reading.values) for choice in roles.get("choices", ())] or None
+            group = [_text(row, roles["group"], reading.values) or None] if "group" in roles else []
         except KeyError as error:
             raise DataError(
                 f"{where}, row {number} must have the column {error}, but has {', '.join(map(str, row))}. "
                 "Fetch the data set again."
             ) from error
-        values = (number, written, pair, choices, _class(raw, reading.labels, where, number))
+        values = (number, written, pair, choices, _class(raw, reading.labels, where, number), *group)
         for name, value in zip(columns, values, strict=True):
             columns[name].append(value)
-    return pa.table(columns, schema=SPLIT_COLUMNS)
+    return pa.table(columns, schema=schema)
 
 
 def rename_labels(table: pa.Table, names: Mapping[str, str]) -> pa.Table:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ATTRIBUTE = "foretune_subset"
 FORMAT = 1
-SILOS = ("tensor", "layer", "module_type", "global", "expert")
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,8 @@ def targets(network: PreTrainedModel, heads: Sequence[str], scope: str, more: Se
 def silo_of(name: str, how: str) -> str:
     """The silo that the tensor ``name`` belongs to.
 
-    >>> [silo_of("bert.encoder.layer.3.attention.query.weight", how) for how in SILOS[:4]]
+    >>> hows = ("tensor", "layer", "module_type", "global")
+    >>> [silo_of("bert.encoder.layer.3.attention.query.weight", how) for how in hows]
     ['bert.encoder.layer.3.attention.query.weight', 'bert.encoder.layer.3', 'query', 'all']
     """
     if how in ("tensor", "expert"):

@@ -26,8 +26,6 @@ from foretune.tuners.subset.processes import (
 from foretune.tuners.subset.rules import Proposal, Rule
 from foretune.tuners.subset.silo import Part, Silo
 
-FORGETTING = ("keep", "reset", "mask")
-
 
 class SubsetOptimizer(Optimizer):
     """An ``Optimizer`` over parameter groups, some parameters of which are parts of silos.

@@ -1,7 +1,7 @@
-"""Claims: which worker runs which cell, so that two of them, or two comparisons on one store, never run the same.
+"""Claims: which process runs what, so that two workers, or two commands on one store, never run the same.
 
 A claim is a lock of the operating system on a file, not the file itself: when its holder dies, however it dies, the
-lock is gone with it, and the next worker takes the cell up where its checkpoint was.
+lock is gone with it, and the next worker takes the run up where its checkpoint was.
 """
 
 from __future__ import annotations

@@ -1,14 +1,31 @@
-"""YAML and JSON to the fields of a protocol, with an error that names the field, the value and the nearest field."""
+"""What a user wrote as YAML or JSON, as frozen dataclasses: an error names the field, the value and the nearest field.
+
+YAML and Pydantic are loaded where they are used.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from foretune.errors import UsageError
 from foretune.registry import did_you_mean
 
 T = TypeVar("T")
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a user's file, which holds a ``what``.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"The {what} `{path}` cannot be read: {reason}. Give a YAML file.") from error
 
 
 def parse(text: str, where: str) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""``foretune replay``: recommenders race on recorded runs; nothing is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def replay(
+    collection: Annotated[
+        str, typer.Option(help="bundled, runs (your own), an imported collection such as taskset, or a folder.")
+    ] = "bundled",
+    protocol: Annotated[
+        str, typer.Option(help="leave-one-task-out, leave-one-family-out or leave-one-task-and-family-out.")
+    ] = "leave-one-task-out",
+    recommenders: Annotated[
+        str, typer.Option(help="Names with commas between them; options behind colons, as halving:eta=4.")
+    ] = "random,halving,mean-table,portfolio",
+    budgets: Annotated[str, typer.Option(help="Full-run equivalents at which regret is read.")] = "1,2,5,10",
+    unit: Annotated[
+        str, typer.Option(help="What a budget is counted in: runs, or seconds, thinking included.")
+    ] = "runs",
+    seeds: Annotated[int, typer.Option(help="How many seeds of every recommender.")] = 5,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Race on the half of the configurations that no past task has seen.")
+    ] = False,
+    split: Annotated[int, typer.Option(help="The seed that parts the configurations.")] = 0,
+    default: Annotated[
+        str | None, typer.Option(help="Settings of the published default, as lr=1e-3,tuner=lora; the nearest counts.")
+    ] = None,
+    learn_from: Annotated[str, typer.Option(help="Which scores of past tasks are learned from: dev or test.")] = "dev",
+    controls: Annotated[
+        str, typer.Option(help="What is shuffled to tell knowledge from luck; none leaves it out.")
+    ] = "shuffled-targets,shuffled-features",
+    no_duplicates: Annotated[
+        bool, typer.Option("--no-duplicates", help="Keep one task of each group of copies.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the report: .html, .md or .json.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store folder; else FORETUNE_STORE, else the cache.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Race recommenders on recorded runs: each task is held out in turn, at equal budgets, beside the baselines.
+
+    The candidate that a recommender has found best on dev is judged on test, as normalised regret: 0 is the best of
+    the pool in hindsight, 1 among its worst twentieth.
+    """
+    from foretune.cli import output
+    from foretune.pipeline.replay import replay as run
+
+    done = run(
+        protocol,
+        collection,
+        _words(recommenders),
+        _numbers(budgets),
+        unit=unit,
+        seeds=seeds,
+        unseen=unseen,
+        split=split,
+        default=None if default is None else _settings(default),
+        learn_from=learn_from,
+        controls=[] if controls == "none" else _words(controls),
+        duplicates=not no_duplicates,
+        store=store,
+    )
+    written = None if out is None else done.report(out)
+    if json:
+        output.print_json({**done.to_json(), "report": None if written is None else str(written)})
+        return
+    output.say(*done.sentences())
+    for table in done.tables()[:2]:
+        output.print_table([column.name for column in table.columns], table.rows, table.caption)
+    if written is not None:
+        output.say(f"Report: {written}")
+    else:
+        output.say("Pairs with their p, and every task: `--out replay.html`.")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str) -> list[float]:
+    from foretune.errors import UsageError
+
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError:
+        raise UsageError(
+            f"`--budgets` are numbers with commas between them, but got `{text}`. Write `1,2,5`."
+        ) from None
+
+
+def _settings(text: str) -> dict[str, str | int | float | bool]:
+    from foretune.comparison.replay import value_of
+    from foretune.errors import UsageError
+
+    pairs = [word.partition("=") for word in _words(text)]
+    wrong = [name for name, equals, _ in pairs if not equals]
+    if wrong or not pairs:
+        raise UsageError(f"`--default` is settings such as `lr=1e-3,tuner=lora`, but got `{text}`.")
+    return {name.strip(): value_of(value.strip()) for name, _, value in pairs}

@@ -1,0 +1,7 @@
+"""FLOOR 4: many runs of many configurations on many tasks, so that later ones can be foretold."""
+
+from foretune.collection.local import Event, collect
+from foretune.collection.plan import CollectedTask, CollectionPlan
+from foretune.collection.ray_cluster import on_ray
+
+__all__ = ["CollectedTask", "CollectionPlan", "Event", "collect", "on_ray"]

@@ -1,0 +1,427 @@
+"""Replay: recommenders race on recorded curves. No model is trained and no GPU is needed.
+
+Every recommender meets every held-out task with every seed, from the same pool, with the same past and the same
+budget. Its incumbent is chosen on dev and judged on test. Beside them stand what needs no race: random search in exact
+expectation, and the published default.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from foretune.comparison.replay_controls import CONTROLS, one_per_group
+from foretune.comparison.replay_pools import Held, held_out, noise_floor
+from foretune.comparison.replay_race import UNITS, Lap, race
+from foretune.comparison.replay_standings import Pairing, Standing, by_group, pairing, standing
+from foretune.errors import DataError, UsageError
+from foretune.evaluation.regret import expected_at_random
+from foretune.recommenders import RECOMMENDERS
+from foretune.recommenders.base import Recommender
+from foretune.records import Value
+from foretune.registry import did_you_mean, find
+from foretune.store.metadataset import CELLS, MetaDataset
+
+BUDGETS = (1.0, 2.0, 5.0, 10.0)
+SEEDS = 5
+BASELINES = ("random", "halving", "mean-table", "portfolio")
+RANDOM = "random (exact)"
+DEFAULT = "default"
+NOT_OPTIONS = ("self", "pool", "past", "default", "seed")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recommender by name, with its options, on the real past or under a control."""
+
+    recommender: str
+    options: Mapping[str, Value]
+    control: str = ""
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        told = "".join(f":{key}={value}" for key, value in self.options.items())
+        return f"{self.recommender}{told}" + (f", {self.control.replace('-', ' ')}" if self.control else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Entry:
+        """An entry as it is typed: a name, and options behind colons.
+
+        Raises:
+            UsageError: no such recommender, or no such option.
+
+        >>> Entry.parse("halving:eta=4")
+        Entry(recommender='halving', options={'eta': 4}, control='')
+        """
+        name, *pairs = text.strip().split(":")
+        known = _options(find("recommender", name, RECOMMENDERS))
+        options: dict[str, Value] = {}
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            if not equals or key not in known:
+                told = f"Known: {', '.join(known)}." if known else "It has none."
+                raise UsageError(f"`{pair}` is no option of `{name}`.{did_you_mean(key, known)} {told}")
+            options[key] = value_of(value)
+        return cls(name, options)
+
+    def start(self, pool: MetaDataset, past: MetaDataset, default: int | None, seed: int) -> Recommender:
+        """The recommender on a pool, its past shuffled where this is a control."""
+        if self.control:
+            generator = np.random.default_rng([seed, sorted(CONTROLS).index(self.control)])
+            pool, past = CONTROLS[self.control](pool, past, generator)
+        made: Callable[..., Recommender] = find("recommender", self.recommender, RECOMMENDERS)
+        return made(pool, past, default=default, seed=seed, **self.options)
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a reader should know of one held-out task.
+
+    Attributes:
+        candidates, past_runs, past_tasks: how many of each.
+        left_out: copies that were neither judged on nor learned from.
+        on_test: whether regret is on test, else on dev.
+        best, default: raw scores of the best candidate and of the published default; NaN where there is none.
+    """
+
+    task: str
+    group: str
+    fold: str
+    metric: str
+    direction: str
+    candidates: int
+    past_runs: int
+    past_tasks: int
+    left_out: tuple[str, ...]
+    on_test: bool
+    best: float
+    default: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A finished replay.
+
+    Attributes:
+        settings: everything that was asked for, as plain values.
+        fields: the held-out tasks.
+        entries: names of all that is compared, baselines without a race among them.
+        regrets, raw: entry -> ``(tasks, seeds, budgets)`` normalised regret, and in the unit of each task's metric.
+        laps: entry -> task -> seed -> lap, for those that raced.
+        standings, pairings: what may be said.
+        noise: deviation of repeated runs in normalised regret and how many configurations tell of it, or None.
+        unchanged: control -> recommenders whose every lap it left as it was: they read nothing of what was shuffled.
+        notes: sentences about what was left out and why.
+    """
+
+    settings: Mapping[str, Any]
+    fields: tuple[Field, ...]
+    entries: tuple[str, ...]
+    regrets: Mapping[str, np.ndarray]
+    raw: Mapping[str, np.ndarray]
+    laps: Mapping[str, tuple[tuple[Lap, ...], ...]]
+    standings: tuple[Standing, ...]
+    pairings: tuple[Pairing, ...]
+    noise: tuple[float, int] | None
+    unchanged: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Full-run equivalents at which regret was read."""
+        return tuple(self.settings["budgets"])
+
+    def standing(self, entry: str, budget: float) -> Standing:
+        """One cell of the table.
+
+        Raises:
+            KeyError: nothing of this name raced with this budget.
+        """
+        return {(row.entry, row.budget): row for row in self.standings}[entry, budget]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without NaN: settings, tasks, standings, pairings, and the regrets task by task."""
+        plain = {
+            "settings": dict(self.settings),
+            "tasks": [asdict(field) for field in self.fields],
+            "standings": [asdict(row) for row in self.standings],
+            "pairings": [asdict(row) for row in self.pairings],
+            "regrets": {name: values.mean(axis=1).tolist() for name, values in self.regrets.items()},
+            "raw": {name: values.mean(axis=1).tolist() for name, values in self.raw.items()},
+            "thinking_seconds": {name: self.thinking(name) for name in self.laps},
+            "noise": None if self.noise is None else {"deviation": self.noise[0], "configurations": self.noise[1]},
+            "unchanged": {name: list(names) for name, names in self.unchanged.items()},
+            "notes": list(self.notes),
+        }
+        return _without_nan(plain)
+
+    def thinking(self, entry: str) -> float:
+        """Mean seconds that an entry thought in one race."""
+        return float(np.mean([lap.thinking for row in self.laps[entry] for lap in row]))
+
+
+def run_replay(
+    dataset: MetaDataset,
+    *,
+    collection: str = "",
+    protocol: str = "leave-one-task-out",
+    recommenders: Sequence[str] = BASELINES,
+    budgets: Sequence[float] = BUDGETS,
+    unit: str = "runs",
+    seeds: int = SEEDS,
+    unseen: bool = False,
+    split: int = 0,
+    default: Mapping[str, Value] | None = None,
+    learn_from: str = "dev",
+    controls: Sequence[str] = tuple(CONTROLS),
+    duplicates: bool = True,
+    watch: Callable[[str], None] = lambda line: None,
+) -> Replay:
+    """Race ``recommenders`` on the runs of ``dataset``.
+
+    Args:
+        collection: its name, for the report.
+        recommenders: as ``Entry.parse`` takes them.
+        budgets: full-run equivalents at which regret is read.
+        unit: ``runs``, or ``seconds`` with the recommender's own time included.
+        seeds: how many of each recommender; each task has its own, see ``drawn_for``.
+        unseen, split, default, learn_from: see ``held_out``.
+        controls: names in ``CONTROLS``.
+        duplicates: False keeps one task of each group, the first.
+        watch: told one line per recommender and task.
+
+    Raises:
+        UsageError: an option that cannot be.
+        DataError: nothing to race on.
+    """
+    wanted = _budgets(budgets)
+    entries = _entries(recommenders, controls, default)
+    if type(seeds) is not int or seeds < 1:
+        raise UsageError(f"`seeds` must be a whole number from 1 on, but got {seeds}.")
+    notes: tuple[str, ...] = ()
+    noise = noise_floor(dataset)
+    if not duplicates:
+        dataset, removed = one_per_group(dataset)
+        notes = (f"{len(removed)} tasks were removed as copies: {', '.join(removed)}.",) if removed else ()
+    held, left = held_out(dataset, protocol, unseen=unseen, split=split, default=default, learn_from=learn_from)
+    _require_seconds(held, unit)
+    groups, tasks = [h.task.group_key for h in held], [h.task.name for h in held]
+    laps: dict[str, tuple[tuple[Lap, ...], ...]] = {}
+    for entry in entries:
+        rows = []
+        for at, h in enumerate(held):
+            watch(f"{entry.name} on {h.task.name}")
+            rows.append(tuple(race(h, entry.start, wanted, drawn_for(at, seed), unit) for seed in range(seeds)))
+        laps[entry.name] = tuple(rows)
+    unchanged = _unchanged(entries, laps)
+    shown = [e.name for e in entries if e.recommender not in unchanged.get(e.control, ())]
+    laps = {name: laps[name] for name in shown}
+    regrets, raw = _still(held, wanted)
+    best = dict(regrets)
+    for name, rows_ in laps.items():
+        regrets[name], raw[name], best[name] = _judged(held, rows_)
+    standings = tuple(
+        standing(
+            name,
+            budget,
+            regrets[name][..., at],
+            hindsight=best[name][..., at],
+            missing=_missing(laps.get(name), at),
+            tasks=tasks,
+            groups=groups,
+            default=regrets[DEFAULT][:, 0, at] if DEFAULT in regrets else None,
+        )
+        for name in regrets
+        for at, budget in enumerate(wanted)
+    )
+    pairings = tuple(
+        pairing(
+            (name, other),
+            budget,
+            regrets[name][..., at].mean(axis=1),
+            regrets[other][..., at].mean(axis=1),
+            groups,
+            noise[0] if noise else None,
+        )
+        for name in laps
+        for other in (DEFAULT, RANDOM)
+        if other in regrets
+        for at, budget in enumerate(wanted)
+    )
+    settings = {
+        "collection": collection, "protocol": protocol, "recommenders": list(recommenders), "budgets": list(wanted),
+        "unit": unit, "seeds": seeds, "unseen": unseen, "split": split, "learn_from": learn_from,
+        "default": None if default is None else dict(default), "controls": list(controls), "duplicates": duplicates,
+        "groups": len(by_group(np.zeros(len(groups)), groups)),
+    }  # fmt: skip
+    return Replay(
+        settings,
+        tuple(_field(h) for h in held),
+        tuple(regrets),
+        regrets,
+        raw,
+        laps,
+        standings,
+        pairings,
+        noise,
+        unchanged,
+        (*notes, *left, *_judged_on_dev(held)),
+    )
+
+
+def drawn_for(task: int, seed: int) -> int:
+    """The seed of a race. Every task has draws of its own: one lucky order on all tasks would pass for many wins."""
+    return int(np.random.SeedSequence([task, seed]).generate_state(1)[0])
+
+
+def _budgets(budgets: Sequence[float]) -> tuple[float, ...]:
+    wanted = tuple(sorted({float(budget) for budget in budgets}))
+    if not wanted or not all(math.isfinite(budget) and budget > 0 for budget in wanted):
+        raise UsageError(f"budgets are full-run equivalents above 0, but got {list(budgets)}. Write `1,2,5,10`.")
+    if wanted[-1] * CELLS < 1:
+        raise UsageError(
+            f"a budget of {wanted[-1]:g} full runs pays for no trial: the smallest is 1/{CELLS} of a run. Give more."
+        )
+    return wanted
+
+
+def _entries(
+    recommenders: Sequence[str], controls: Sequence[str], default: Mapping[str, Value] | None
+) -> tuple[Entry, ...]:
+    real = tuple({entry.name: entry for entry in map(Entry.parse, recommenders)}.values())
+    if not real:
+        raise UsageError(f"a race needs at least 1 recommender. Known: {', '.join(RECOMMENDERS)}.")
+    if default is None and any(entry.recommender == DEFAULT for entry in real):
+        raise UsageError(
+            "`default` can race only where it is known which candidate that is. Give its settings: `--default lr=1e-3`."
+        )
+    for name in controls:
+        find("control", name, CONTROLS)
+    raced = [entry for entry in real if entry.recommender != DEFAULT]  # its row needs no race
+    return (*raced, *(replace(entry, control=name) for name in controls for entry in raced))
+
+
+def _options(kind: type[Recommender]) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(kind.__init__).parameters if name not in NOT_OPTIONS)
+
+
+def value_of(text: str) -> Value:
+    """A typed word as a truth value, a number, or itself."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _require_seconds(held: Sequence[Held], unit: str) -> None:
+    if unit not in UNITS:
+        raise UsageError(f"budgets are in {' or '.join(UNITS)}, but not in `{unit}`.{did_you_mean(unit, UNITS)}")
+    untimed = [h.task.name for h in held if not h.costs.timed]
+    if unit == "seconds" and untimed:
+        raise DataError(
+            f"A race for seconds needs the time of every run, but {len(untimed)} of {len(held)} tasks lack some, the "
+            f"first is `{untimed[0]}`. Race for `runs`."
+        )
+
+
+def _still(held: Sequence[Held], budgets: Sequence[float]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Normalised and raw regret of what needs no race: the default where it is known, and random search exactly.
+
+    Below one full run nothing was run, which counts as 1, and raw as the worst candidate.
+    """
+    regrets, raw = {}, {}
+
+    def table(of: Callable[[Held, np.ndarray, int], float], worst: Callable[[Held], float], scaled: bool) -> np.ndarray:
+        rows = [[of(h, h.regrets if scaled else h.raw, int(b)) if b >= 1 else worst(h) for b in budgets] for h in held]
+        return np.array(rows)[:, None, :]
+
+    def first(h: Held, values: np.ndarray, k: int) -> float:
+        return float(values[h.default or 0])
+
+    def drawn(h: Held, values: np.ndarray, k: int) -> float:
+        return expected_at_random(values, h.preference, k)
+
+    for name, of in ((DEFAULT, first), (RANDOM, drawn)):
+        if name == RANDOM or all(h.default is not None for h in held):
+            regrets[name] = table(of, lambda h: 1.0, True)
+            raw[name] = table(of, lambda h: float(h.raw.max()), False)
+    return regrets, raw
+
+
+def _judged(held: Sequence[Held], laps: Sequence[Sequence[Lap]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Normalised regret, raw regret and regret in hindsight, ``(tasks, seeds, budgets)`` each."""
+    places = np.array([[lap.incumbents for lap in row] for row in laps])
+    best = np.array([[lap.best for lap in row] for row in laps])
+    none = places < 0
+    regrets = np.stack([h.regrets[row] for h, row in zip(held, places, strict=True)])
+    raw = np.stack([h.raw[row] for h, row in zip(held, places, strict=True)])
+    worst = np.array([h.raw.max() for h in held])[:, None, None]
+    return np.where(none, 1.0, regrets), np.where(none, worst, raw), best
+
+
+def _missing(laps: Sequence[Sequence[Lap]] | None, at: int) -> float:
+    if laps is None:
+        return 0.0
+    return float(np.mean([lap.incumbents[at] < 0 for row in laps for lap in row]))
+
+
+def _unchanged(entries: Sequence[Entry], laps: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Control -> recommenders whose incumbents and costs it did not change anywhere."""
+
+    def course(name: str) -> list[Any]:
+        return [(lap.incumbents, lap.trials, lap.cells) for row in laps[name] for lap in row]
+
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.control and course(entry.name) == course(replace(entry, control="").name):
+            found.setdefault(entry.control, []).append(entry.recommender)
+    return {control: tuple(names) for control, names in found.items()}
+
+
+def _field(h: Held) -> Field:
+    def score(place: int) -> float:
+        value = (h.pool.test if h.on_test else h.pool.score)[place]
+        return float(value)
+
+    return Field(
+        h.task.name,
+        h.task.group_key,
+        h.fold,
+        h.task.metric,
+        h.task.direction,
+        candidates=len(h.pool),
+        past_runs=len(h.past),
+        past_tasks=len(h.past.tasks),
+        left_out=h.left_out,
+        on_test=h.on_test,
+        best=score(int(h.scores.argmax())),
+        default=math.nan if h.default is None else score(h.default),
+    )
+
+
+def _judged_on_dev(held: Sequence[Held]) -> tuple[str, ...]:
+    names = [h.task.name for h in held if not h.on_test]
+    if not names:
+        return ()
+    return (
+        f"{len(names)} of {len(held)} tasks have no test scores, so that regret on them is on dev and optimistic: "
+        f"{', '.join(names)}.",
+    )
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

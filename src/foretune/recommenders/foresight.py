@@ -1,0 +1,179 @@
+"""Foresight: everything that was learned from past runs, as one thing that is fitted once and asked often.
+
+Score and order, chance of failing, seconds and bytes each have a model of their own. Beside them stands how well runs
+of a task that a fit had not seen could be ranked: the mean Spearman correlation over tasks, on the folds by which the
+intervals are widened as well. Below ``TRUST`` the ranking is no ground for a recommendation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from foretune.errors import DataError
+from foretune.store.metadataset import CELLS, MetaDataset
+from foretune.surrogates import conformal
+from foretune.surrogates.base import Surrogate
+from foretune.surrogates.cost import CostModel
+from foretune.surrogates.encode import Encoder
+from foretune.surrogates.failure import FailureModel
+from foretune.surrogates.transfer import Transfer as Combined
+from foretune.surrogates.zero_shot import ZeroShot, forest, rank_within
+
+TRUST = 0.3
+"""Rank correlation on tasks left out below which a surrogate does not decide."""
+
+FORESTS, TREES, CHECKED = 5, 100, 40
+"""Forests and their trees, and the trees that check the ranking: a third of what a replay affords, for this is learned
+anew whenever a plan is asked for and there is no safe way to keep a fitted forest on disk."""
+
+TAIL = 1.2815515655446004
+"""Standard deviations from the middle to either end of an interval of 80 %."""
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """What is expected of ``n`` candidates, ``(n,)`` each; the first five as in ``Forecast``.
+
+    Attributes:
+        p_fail: chance to diverge or to run out of memory.
+        next_seconds: of the next cell, at the pace of what was timed on this task, else of the past's machines; NaN
+            where not known.
+    """
+
+    order: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    calibrated: bool
+    p_fail: np.ndarray
+    next_seconds: np.ndarray
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviations of normal distributions with these intervals."""
+        return (self.high - self.low) / (2 * TAIL)
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """What was learned.
+
+    Attributes:
+        cost: None where no past run was timed.
+        spearman: mean rank correlation over tasks left out, NaN where no task could be judged; ``judged`` how many.
+        runs, tasks: what it was learned from; copies are one task.
+    """
+
+    surrogate: Surrogate
+    failure: FailureModel
+    cost: CostModel | None
+    spearman: float
+    judged: int
+    runs: int
+    tasks: int
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its ranking may decide."""
+        return self.spearman >= TRUST
+
+    @property
+    def doubt(self) -> str:
+        """Why it may not decide, in a sentence."""
+        if not self.judged:
+            return "No earlier task has two scores that differ, so no ranking could be checked."
+        return (
+            f"On {self.judged} earlier tasks left out in turn the ranking agrees with what the runs scored by a "
+            f"Spearman correlation of {self.spearman:.2f} only, and {TRUST:g} is asked for."
+        )
+
+    @property
+    def ground(self) -> str:
+        """What it was learned from and how well it ranks, in a sentence."""
+        return (
+            f"Learned from {self.runs:,} earlier runs on {self.tasks} tasks; on tasks left out in turn its ranking "
+            f"agrees with what the runs scored by a Spearman correlation of {self.spearman:.2f} ({self.judged} tasks)."
+        )
+
+    def of(self, pool: MetaDataset, seen: np.ndarray) -> Forecasts:
+        """Foretell ``pool`` after ``seen`` cells of each candidate."""
+        told = self.surrogate.predict(pool, seen)
+        until = np.minimum(seen + 1, CELLS)
+        return Forecasts(
+            told.order,
+            told.mean,
+            told.low,
+            told.high,
+            told.calibrated,
+            self.failure.predict(pool, seen),
+            np.full(len(pool), np.nan) if self.cost is None else self.cost.seconds(pool, seen, until),
+        )
+
+
+def foresee(past: MetaDataset, seed: int = 0, *, curves: bool = False) -> Foresight:
+    """Learn from ``past``.
+
+    Args:
+        curves: also learn what partial curves say; for one decision before any run that is not needed.
+
+    Raises:
+        DataError: there is too little to learn from.
+    """
+    surrogate: Surrogate = Combined() if curves else ZeroShot(FORESTS, TREES)
+    known = past.take(past.succeeded)
+    rho, judged = left_out_spearman(past, seed)
+    return Foresight(
+        surrogate=surrogate.fit(past, seed),
+        failure=FailureModel(curves).fit(past, seed),
+        cost=_cost(past, seed),
+        spearman=rho,
+        judged=judged,
+        runs=len(past),
+        tasks=len(set(known.groups)),
+    )
+
+
+def _cost(past: MetaDataset, seed: int) -> CostModel | None:
+    try:
+        return CostModel(TREES).fit(past, seed)
+    except DataError:
+        return None
+
+
+def left_out_spearman(past: MetaDataset, seed: int = 0) -> tuple[float, int]:
+    """How well a forest ranks the runs of tasks that it has not seen.
+
+    Returns:
+        mean Spearman correlation over tasks with at least two different scores, and the number of these tasks.
+    """
+    from scipy.stats import spearmanr
+
+    found = []
+    for held in _held(past, seed):
+        train, test = past.take(~held), past.take(held & past.succeeded)
+        if not len(test):
+            continue
+        encoder = Encoder.fit(train)
+        guess = forest(encoder.of(train), rank_within(train), seed, CHECKED).predict(encoder.of(test))
+        for place in range(len(test.tasks)):
+            mine = test.task == place
+            truth = test.score[mine] * test.sign[mine]
+            if len(set(truth)) > 1:
+                constant = len(set(guess[mine])) == 1
+                found.append(0.0 if constant else float(spearmanr(truth, guess[mine]).statistic))
+    return (float(np.mean(found)) if found else float("nan")), len(found)
+
+
+def _held(past: MetaDataset, seed: int) -> Iterator[np.ndarray]:
+    """Folds that leave out whole groups; where there are few groups, each in turn."""
+    made = False
+    for held in conformal.left_out(past, seed):
+        made = True
+        yield held
+    if not made:
+        groups = past.groups
+        for name in sorted(set(groups)) if len(set(groups)) > 1 else ():
+            yield groups == name

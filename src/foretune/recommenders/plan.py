@@ -1,0 +1,314 @@
+"""plan: the ranked recommendations for a task that nobody has trained on yet, with what each number rests on.
+
+What decides is a ``Recommender``, the same that a replay judges. A plan adds what a reader wants beside the choice:
+the published default's own expectation, candidates that cannot be told apart, the nearest earlier tasks. Learning is
+apart from planning (``Planner``), since a pipeline plans again once steps were timed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from foretune.errors import UsageError
+from foretune.recommenders.default import Default
+from foretune.recommenders.foresight import Forecasts, Foresight, foresee
+from foretune.recommenders.ground import nearest
+from foretune.recommenders.pool import DEFAULT, SIZE, Pool, make_pool, plain_of, unstarted
+from foretune.recommenders.published import published
+from foretune.recommenders.situation import Situation
+from foretune.recommenders.transfer import MODES, Transfer
+from foretune.records import Plan, Recommendation
+from foretune.registry import find
+from foretune.store.metadataset import CELLS, MetaDataset
+from foretune.surrogates.base import LEVEL
+
+RANKED = 10
+FEWEST_REPEATS = 5
+"""Runs of a configuration on a task beyond the first, over all of them, from which a noise floor is told."""
+
+
+def plan(situation: Situation, past: MetaDataset | None = None, mode: str = "one-shot", *, seed: int = 0) -> Plan:
+    """What to run in ``situation``, best first, with what that rests on.
+
+    Args:
+        past: runs on other tasks; None, or too few of them, leaves it to the published default.
+        mode: one of ``transfer.MODES``.
+
+    Raises:
+        UsageError: an unknown tuner or mode.
+        ResourceError: nothing fits the budget.
+    """
+    return Planner(past, mode, seed).plan(situation)
+
+
+@dataclass
+class Planner:
+    """Plans again and again from the same past, which is learned once.
+
+    Attributes:
+        past: copies of the task at hand left out.
+        size: of the pool.
+        fit: what learns from the past.
+    """
+
+    past: MetaDataset | None = None
+    mode: str = "one-shot"
+    seed: int = 0
+    size: int = SIZE
+    fit: Callable[..., Foresight] = foresee
+    _learned: Foresight | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"`--mode` must be one of {', '.join(MODES)}, but got `{self.mode}`.")
+
+    def plan(self, situation: Situation) -> Plan:
+        """As ``plan``."""
+        if self.past is None or situation.task is None or not trains(situation):
+            return by_default(situation)
+        pool, recommender = self.recommender(situation)
+        told = recommender.forecasts()
+        if recommender.rule == "default":
+            best, sources = published(situation)
+            return Plan((replace(best, origin=DEFAULT),), Default.name, (*sources, *recommender.evidence))
+        ranking = self._affordable(recommender.ranking(), pool, situation)
+        if self.mode == "portfolio":
+            ranking = list(dict.fromkeys((*(p for p in pool.known if p in ranking), *ranking)))
+        shown = ranking[:RANKED]
+        if 0 in ranking and 0 not in shown:
+            shown = [*shown[:-1], 0]
+        made = expected([pool.offered[place] for place in shown], shown, told, situation, self._learned)
+        tied, about_ties = self._ties(made, told, shown, situation)
+        about_task = tuple(self._about(place, distance) for place, distance in nearest(self.past, situation.task))
+        return Plan(
+            made,
+            Transfer.name,
+            (
+                *recommender.evidence,
+                *self._about_choice(recommender, made),
+                *about_default(made, situation),
+                *about_ties,
+                *about_cost(made),
+            ),
+            (*about_task, *(f"Of the published default: {line}" for line in pool.sources)),
+            self.mode,
+            tied,
+        )
+
+    def recommender(self, situation: Situation, overhead: float = 0.0) -> tuple[Pool, Transfer]:
+        """The candidates for ``situation``, and who chooses among them."""
+        pool = make_pool(self._timed(situation), self.past, self.size, self.seed)
+        recommender = Transfer(
+            pool.runs,
+            self.past,
+            default=0,
+            seed=self.seed,
+            mode=self.mode,
+            known=pool.known,
+            overhead=overhead,
+            fit=self._fit,
+        )
+        return pool, recommender
+
+    def _fit(self, past: MetaDataset, seed: int) -> Foresight:
+        if self._learned is None:
+            self._learned = self.fit(past, seed, curves=self.mode == "grey-box")
+        return self._learned
+
+    def _timed(self, situation: Situation) -> Situation:
+        """The situation with the seconds of a step of the *default*, told from the pipeline that was timed."""
+        measured = situation.measured
+        if measured is None:
+            return situation
+        seconds = measured.step_seconds
+        if self._learned is not None and situation.task is not None:
+            default = situation.settle(published(replace(situation, budget_seconds=None))[0])
+            foretold = costs([default], situation, self._learned).seconds[0] / default.schedule.steps
+            seconds = foretold if np.isfinite(foretold) else seconds
+        return replace(situation, seconds_per_step=float(seconds))
+
+    def _affordable(self, ranking: list[int], pool: Pool, situation: Situation) -> list[int]:
+        """The places whose training fits the memory and the budget; what is not known rules nothing out, nor is the
+        published default ruled out, which was cut to the budget."""
+        asked = costs([pool.offered[place] for place in ranking], situation, self._learned)
+        fits = np.ones(len(ranking), bool)
+        if situation.memory_bytes is not None:
+            fits &= ~(asked.bytes > situation.memory_bytes)
+        if situation.budget_seconds is not None and situation.measured is not None and self.mode != "grey-box":
+            fits &= ~(asked.seconds > situation.budget_seconds)
+        return [place for place, fit in zip(ranking, fits, strict=True) if fit or place == 0] or [0]
+
+    def _about_choice(self, recommender: Transfer, made: tuple[Recommendation, ...]) -> tuple[str, ...]:
+        best = made[0]
+        if recommender.rule == "portfolio":
+            return ("The order is that of a portfolio: together these did best on the earlier tasks.",)
+        if self.mode == "portfolio":
+            said = ["First come the pipelines that together did best on the earlier tasks, as was asked for."]
+        else:
+            said = []
+        if best.origin == DEFAULT:
+            said.append("No candidate is expected to do better than the published default, so it comes first.")
+        if best.interval is not None:
+            checked = (
+                "its width was checked on tasks left out" if _calibrated(recommender) else "its width is unchecked"
+            )
+            said.append(f"An interval is meant to hold {LEVEL:.0%} of the runs; {checked}.")
+        return tuple(said)
+
+    def _ties(
+        self, made: tuple[Recommendation, ...], told: Forecasts | None, shown: list[int], situation: Situation
+    ) -> tuple[int, tuple[str, ...]]:
+        """How many of the first differ by less than a repetition does, and the sentence about it."""
+        assert self.past is not None
+        assert situation.task is not None
+        floor, source = noise_floor(self.past, situation)
+        scores = [each.score for each in made]
+        if told is None or floor is None or scores[0] is None:
+            return 1, ()
+        tied = 1
+        while tied < len(scores) and (score := scores[tied]) is not None and abs(score - scores[0]) < floor:
+            tied += 1
+        if tied == 1:
+            return 1, ()
+        return tied, (f"Ranks 1 to {tied} are tied: their expected scores differ by less than {floor:.3f}, {source}.",)
+
+    def _about(self, place: int, distance: float) -> str:
+        """A nearest earlier task and its best run, in a sentence."""
+        past = self.past
+        assert past is not None
+        task = past.tasks[place]
+        mine = np.flatnonzero((past.task == place) & past.succeeded)
+        scores = past.score[mine] * past.sign[mine]
+        best = mine[int(np.argmax(scores))]
+        config = past.configs[best]
+        rows = f"{task.rows['train']:,} training rows, " if "train" in task.rows else ""
+        model = f"{task.model.name}, " if task.model else ""
+        about = [f"{name} {config[name]:g}" for name in ("lr", "steps") if isinstance(config.get(name), int | float)]
+        return (
+            f"Like an earlier task: `{task.name}` ({model}{rows}distance {distance:.2f}). Its best of {len(mine)} "
+            f"runs: {config.get('tuner', 'unknown')}, {', '.join(about)}, {task.metric} {past.score[best]:.3f} on dev; "
+            f"the median run {np.median(past.score[mine]):.3f}."
+        )
+
+
+def by_default(situation: Situation) -> Plan:
+    """The published default alone; no earlier run was asked for."""
+    best, evidence = published(situation)
+    if best.schedule.steps:
+        evidence = (*evidence, "No score is foretold: no earlier run was consulted.")
+    return Plan((best,), Default.name, evidence)
+
+
+def trains(situation: Situation) -> bool:
+    """Whether there is anything to choose: a tuner that trains nothing has one pipeline."""
+    return situation.tuner is None or find("tuner", situation.tuner, situation.methods).lr > 0
+
+
+def expected(
+    pipelines: Sequence[Recommendation],
+    places: Sequence[int],
+    told: Forecasts | None,
+    situation: Situation,
+    learned: Foresight | None,
+) -> tuple[Recommendation, ...]:
+    """``pipelines``, which are at ``places`` of the pool, with what is expected of them."""
+    measured, cost = situation.measured, costs(pipelines, situation, learned)
+    around = measured.around_seconds if measured else 0.0
+    made = []
+    for each, place, seconds, size in zip(pipelines, places, cost.seconds, cost.bytes, strict=True):
+        known: dict[str, Any] = {
+            "seconds": float(seconds) + around if np.isfinite(seconds) else None,
+            "bytes": round(size) if np.isfinite(size) else None,
+            "measured": measured is not None,
+        }
+        if told is not None:
+            mean, low, high = (float(values[place]) for values in (told.mean, told.low, told.high))
+            known["score"] = mean if np.isfinite(mean) else None
+            known["interval"] = (low, high) if np.isfinite([low, high]).all() else None
+            known["p_fail"] = float(told.p_fail[place])
+        made.append(replace(each, **known))
+    return tuple(made)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Training seconds of whole runs and peak bytes, ``(n,)`` each; NaN where nothing is known."""
+
+    seconds: np.ndarray
+    bytes: np.ndarray
+
+
+def costs(pipelines: Sequence[Recommendation], situation: Situation, learned: Foresight | None) -> Costs:
+    """What ``pipelines`` cost: on this machine where steps were timed, else on the machines of the past."""
+    measured, n = situation.measured, len(pipelines)
+    if learned is None or learned.cost is None:
+        same = np.array([measured is not None and each.bare == measured.of.bare for each in pipelines])
+        seconds = measured.step_seconds * measured.of.schedule.steps if measured else np.nan
+        size = measured.bytes if measured and measured.bytes else np.nan
+        return Costs(np.where(same, seconds, np.nan), np.where(same, size, np.nan))
+    model = learned.cost
+    if measured is not None and measured.step_seconds > 0:
+        timed = _candidates([measured.of], situation)
+        model = model.scaled(timed, 0, measured.step_seconds, measured.of.schedule.steps, measured.bytes)
+    asked = _candidates(pipelines, situation)
+    return Costs(model.seconds(asked, np.zeros(n, np.int64), np.full(n, CELLS)), model.bytes(asked))
+
+
+def _candidates(pipelines: Sequence[Recommendation], situation: Situation) -> MetaDataset:
+    assert situation.task is not None
+    configs = [plain_of(each, situation) for each in pipelines]
+    return unstarted(situation.task, configs, [each.schedule.steps for each in pipelines])
+
+
+def noise_floor(past: MetaDataset, situation: Situation) -> tuple[float | None, str]:
+    """The difference below which two scores cannot be told apart, and what it is.
+
+    The standard deviation of a score over repetitions of a pipeline with other seeds, pooled over the past runs that
+    have the metric; where there are too few, of an accuracy near the middle on as many rows as dev has.
+    """
+    task = situation.task
+    assert task is not None
+    squares, spare = 0.0, 0
+    same = np.array([other.metric == task.metric for other in past.tasks])[past.task] & past.succeeded
+    found: dict[tuple[int, str], list[float]] = {}
+    for place in np.flatnonzero(same):
+        found.setdefault((int(past.task[place]), str(past.config_ids[place])), []).append(float(past.score[place]))
+    for scores in found.values():
+        squares += float(np.var(scores)) * len(scores)
+        spare += len(scores) - 1
+    if spare >= FEWEST_REPEATS:
+        return (squares / spare) ** 0.5, "the spread of a run over seeds"
+    rows = task.rows.get("dev", 0)
+    if task.metric == "accuracy" and rows:
+        return 0.5 / rows**0.5, f"which {rows} dev rows cannot resolve"
+    return None, ""
+
+
+def about_default(made: tuple[Recommendation, ...], situation: Situation) -> tuple[str, ...]:
+    """What the published default itself is expected to do, where it is not the best."""
+    default = next((each for each in made if each.origin == DEFAULT), None)
+    if default is None or default is made[0] or default.score is None or situation.task is None:
+        return ()
+    bounds = f" ({default.interval[0]:.3f} to {default.interval[1]:.3f})" if default.interval else ""
+    return (
+        f"The published default ({default.tuner.name}, learning rate {default.schedule.lr:g}, "
+        f"{default.schedule.steps:,} steps) is expected to reach {situation.task.metric} {default.score:.3f}{bounds}.",
+    )
+
+
+def about_cost(made: tuple[Recommendation, ...]) -> tuple[str, ...]:
+    """Where the seconds are from."""
+    if made[0].seconds is None:
+        return ()
+    if made[0].measured:
+        return ("Seconds are scaled by steps that were timed on this machine.",)
+    return ("Seconds and memory are those of the machines that earlier runs were made on.",)
+
+
+def _calibrated(recommender: Transfer) -> bool:
+    told = recommender.forecasts()
+    return told is not None and told.calibrated

@@ -1,0 +1,230 @@
+"""Transfer: what was learned on other tasks chooses here; nothing is searched that earlier runs can tell.
+
+Strangmann et al. 2024 (arXiv 2411.01195): surrogates are fitted on past runs and, unless ``refit`` is asked for, never
+on this task; what is seen of this task enters as their input. Three ways of using them:
+
+- ``one-shot``: candidates in the order of what each is worth. A run that fails is worth as much as the worst candidate,
+  so a candidate is worth ``(order - worst order) * (1 - P(fails))``.
+- ``portfolio``: what did well elsewhere, greedily, each run in full; then as ``one-shot``.
+- ``grey-box``: a tenth of a run at a time, of the candidate with the largest expected improvement over the best score
+  seen, times its chance not to fail, per second of that tenth (Quick-Tune, Arango et al. 2024; incremental and not
+  total seconds).
+
+When the ground is thin it says so and falls back: to the published default below three earlier tasks, to the
+portfolio where the task lies outside what was seen or where the surrogate could not rank runs of a task that it had not
+seen. What is expected to score below the default is never asked for, and what fails more likely than not never first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import ClassVar, final
+
+import numpy as np
+
+from foretune.errors import DataError, UsageError
+from foretune.recommenders.base import Observation, Recommender, Trial
+from foretune.recommenders.foresight import Forecasts, Foresight, foresee
+from foretune.recommenders.ground import ground, strange
+from foretune.recommenders.known import known_regrets
+from foretune.recommenders.portfolio import greedy
+from foretune.store.metadataset import CELLS, MetaDataset
+from foretune.surrogates import Encoder
+
+MODES = ("one-shot", "portfolio", "grey-box")
+RULES = ("default", "portfolio", "surrogate")
+REFIT_EVERY, REFIT_WEIGHT = 2.0, 20
+"""Full runs between two fits that include this task, and how often each of its rows then counts."""
+
+LIKELY = 0.5
+"""Chance of failing above which a candidate is never tried first."""
+
+
+@final
+class Transfer(Recommender):
+    """Args beyond those of ``Recommender``:
+
+    Args:
+        mode: one of ``MODES``.
+        refit: fit again, with what was seen of this task, every ``refit_every`` full runs.
+        known: the places of the portfolio, in its order; None finds them by configuration in ``past``.
+        overhead: seconds that starting or continuing any candidate costs beside its steps.
+        fit: what learns from the past; None learns what the mode needs.
+    """
+
+    name: ClassVar[str] = "transfer"
+
+    def __init__(
+        self,
+        pool: MetaDataset,
+        past: MetaDataset | None = None,
+        *,
+        default: int | None = None,
+        seed: int = 0,
+        mode: str = "one-shot",
+        refit: bool = False,
+        refit_every: float = REFIT_EVERY,
+        refit_weight: int = REFIT_WEIGHT,
+        known: Sequence[int] | None = None,
+        overhead: float = 0.0,
+        fit: Callable[[MetaDataset, int], Foresight] | None = None,
+    ) -> None:
+        super().__init__(pool, past, default=default, seed=seed)
+        if mode not in MODES:
+            raise UsageError(f"the mode of `transfer` is one of {', '.join(MODES)}, but got `{mode}`.")
+        self.mode, self.refit, self.refit_every, self.refit_weight = mode, refit, refit_every, refit_weight
+        self.overhead, self._fit = overhead, fit or partial(foresee, curves=mode == "grey-box")
+        self._known = None if known is None else tuple(known)
+        self._fitted_at = 0
+
+    @cached_property
+    def known(self) -> tuple[int, ...]:
+        """The places of configurations that did well elsewhere, in the order of the portfolio."""
+        if self._known is not None:
+            return self._known
+        return tuple(greedy(*known_regrets(self.view, self.past)))
+
+    @cached_property
+    def _decided(self) -> tuple[str, str, Foresight | None]:
+        """One of ``RULES``, why, and what was learned where it was."""
+        weak = ground(self.past, self.view)
+        if weak.too_few:
+            return "default", weak.too_few, None
+        instead, falls = ("portfolio", "the portfolio") if self.known else ("default", "the published default")
+        if weak.outside:
+            return instead, f"{weak.outside} So {falls} decides, and no score is foretold.", None
+        assert self.past is not None
+        try:
+            foresight = self._fit(self.past, self.seed)
+        except DataError as error:
+            return instead, f"Nothing could be learned from the earlier runs: {error} So {falls} decides.", None
+        if not foresight.trusted:
+            return instead, f"{foresight.doubt} So {falls} decides, and no score is foretold.", None
+        return "surrogate", foresight.ground, foresight
+
+    @property
+    def rule(self) -> str:
+        """Which of ``RULES`` decides."""
+        return self._decided[0]
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        return (self._decided[1],)
+
+    @cached_property
+    def _foresight(self) -> Foresight | None:
+        return self._decided[2]
+
+    def forecasts(self) -> Forecasts | None:
+        """What is expected of every candidate, given what was seen; None unless a surrogate decides."""
+        foresight = self._foresight
+        return None if foresight is None else foresight.of(self.view, self.seen)
+
+    def ranking(self) -> list[int]:
+        """Candidates that may be recommended, best first, as things stand; the default is always among them."""
+        default = self.default or 0
+        if self.rule == "default":
+            return [default]
+        if self.rule == "portfolio":
+            return list(dict.fromkeys((*self.known, default)))
+        told = self.forecasts()
+        assert told is not None
+        return ranked(told, self.view.tasks[0].sign, self.default, self._strange)
+
+    @cached_property
+    def _strange(self) -> np.ndarray:
+        """``(n,)`` candidates with a setting that no earlier run had: nothing is known of them."""
+        assert self.past is not None
+        return strange(Encoder.fit(self.past), self.view)
+
+    def ask(self) -> Trial | None:
+        if self.rule == "surrogate" and self.mode == "grey-box":
+            return self._next_cell()
+        first = list(self.known) if self.mode == "portfolio" and self.rule != "default" else []
+        return next((Trial(place) for place in (*first, *self.ranking()) if not self.over[place]), None)
+
+    def tell(self, observation: Observation) -> None:
+        super().tell(observation)
+        done = int(self.seen.sum())
+        if self.refit and self._foresight is not None and done - self._fitted_at >= self.refit_every * CELLS:
+            assert self.past is not None
+            self._fitted_at = done
+            here = self.view.take(np.repeat(np.flatnonzero(self.seen > 0), self.refit_weight))
+            self.__dict__["_foresight"] = self._fit(joined(self.past, here), self.seed)
+
+    def _next_cell(self) -> Trial | None:
+        open_ = ~self.over
+        if not open_.any():
+            return None
+        told = self.forecasts()
+        assert told is not None
+        sign = self.view.tasks[0].sign
+        best = self.incumbent()
+        if best is None:
+            order = ranked(told, sign, self.default, self._strange)
+            first = next((place for place in order if open_[place]), int(np.flatnonzero(open_)[0]))
+            return Trial(first, int(self.seen[first]) + 1)
+        gain = improvement(told.mean * sign, told.spread, float(self.view.score[best] * sign))
+        seconds = np.where(np.isfinite(told.next_seconds), told.next_seconds, 1.0)  # untimed: all alike
+        value = gain * (1 - told.p_fail) / (seconds + self.overhead)
+        value = np.where(open_ & ~self._strange & np.isfinite(value), value, -np.inf)
+        place = int(np.argmax(value))
+        if value[place] <= 0:
+            return None
+        return Trial(place, int(self.seen[place]) + 1)
+
+
+def ranked(told: Forecasts, sign: int, default: int | None, strange: np.ndarray) -> list[int]:
+    """Places by what they are worth, best first, without those that are expected to score below the default, those
+    that fail more likely than not, and those of which nothing is known (``strange``); the default is among them
+    whatever it is expected to do."""
+    worth = (told.order - told.order.min()) * (1 - told.p_fail)
+    allowed = (told.p_fail <= LIKELY) & ~strange
+    if default is not None:
+        mean = told.mean * sign
+        level = mean if np.isfinite(mean[default]) else told.order
+        allowed &= ~(level < level[default])
+        if np.isfinite(mean[default]):
+            allowed &= np.isfinite(mean)
+        allowed[default] = True
+    order = np.lexsort((np.arange(len(worth)), -worth))
+    chosen = [int(place) for place in order if allowed[place]]
+    return chosen or [0]
+
+
+def improvement(mean: np.ndarray, spread: np.ndarray, best: float) -> np.ndarray:
+    """Expected improvement over ``best`` of normal distributions, ``(n,)``; more is better.
+
+    >>> improvement(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.5).round(3).tolist()
+    [0.198, 0.5]
+    """
+    from scipy.special import ndtr
+
+    above = mean - best
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = np.where(spread > 0, above / spread, 0.0)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return np.where(spread > 0, above * ndtr(z) + spread * density, np.maximum(above, 0.0))
+
+
+def joined(a: MetaDataset, b: MetaDataset) -> MetaDataset:
+    """The runs of both; ``b`` is on tasks that ``a`` does not have."""
+    costs = dict.fromkeys((*a.cost, *b.cost))
+    missing = {id(each): np.full(len(each), np.nan) for each in (a, b)}
+    return replace(
+        a,
+        tasks=(*a.tasks, *b.tasks),
+        task=np.concatenate([a.task, b.task + len(a.tasks)]),
+        run_ids=(*a.run_ids, *b.run_ids),
+        configs=(*a.configs, *b.configs),
+        config_ids=np.concatenate([a.config_ids, b.config_ids]),
+        status=np.concatenate([a.status, b.status]),
+        curves={role: np.concatenate([a.curves[role], b.curves[role]]) for role in a.curves},
+        start={role: np.concatenate([a.start[role], b.start[role]]) for role in a.start},
+        seconds=np.concatenate([a.seconds, b.seconds]),
+        score=np.concatenate([a.score, b.score]),
+        test=np.concatenate([a.test, b.test]),
+        cost={name: np.concatenate([each.cost.get(name, missing[id(each)]) for each in (a, b)]) for name in costs},
+    )

@@ -1,0 +1,34 @@
+"""The collection that the package ships: runs on public tasks, so that a first recommendation has something to rest on.
+
+Four Parquet tables in the folder ``bundled`` beside this file. How they were made, on which machine, and where they
+cannot speak is in ``experiments/bundled_store/README.md``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from foretune.records import RunCollection
+from foretune.store.collections import TABLES, read_collection
+
+NAME = "foretune"
+"""What the collection is called where several are listed."""
+
+FOLDER = Path(__file__).with_name("bundled")
+
+
+def bundled() -> RunCollection | None:
+    """The shipped collection; None where this installation has none.
+
+    Raises:
+        StoreError: a table is damaged, or absent while others are there.
+    """
+    return _read(FOLDER)
+
+
+@cache
+def _read(folder: Path) -> RunCollection | None:
+    if not any((folder / f"{name}.parquet").exists() for name in TABLES):
+        return None
+    return read_collection(folder)

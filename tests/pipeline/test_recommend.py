@@ -1,0 +1,222 @@
+"""recommend: which earlier runs are learned from, what is left out and said, and what the user fixed stays fixed."""
+
+import json
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import foretune
+from foretune.errors import Interrupted, ResourceError
+from foretune.models import open_checkpoint
+from foretune.objectives import for_kind
+from foretune.pipeline import advice, prepare_plan, recommend, trials
+from foretune.pipeline.draft import draw_rows
+from foretune.pipeline.options import make_options
+from foretune.recommenders import Planner
+from foretune.recommenders.foresight import Forecasts, Foresight
+from foretune.recommenders.pool import make_pool, plain_of
+from foretune.records import Line, MetaRun, ModelRef, Part, Plan, RunCollection
+from foretune.store import JournalStore
+from foretune.store.collections import keep
+from foretune.store.journal import encode_line
+from foretune.store.metadataset import CELLS
+from foretune.tasks.describe import card
+from foretune.testing.store_contract import toy_record
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store of the test's own, and no collection from the package."""
+    monkeypatch.setenv("FORETUNE_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr("foretune.store.bundled.bundled", lambda: None)
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="module")
+def about(task, bert):
+    """The toy task in the words of earlier runs, and candidates for it."""
+    options = make_options({"model": bert})
+    rows = draw_rows(task, options)
+    checkpoint = open_checkpoint(ModelRef(bert), "classification")
+    part = Part(for_kind("classification"))
+    sizes = {"train": len(rows.train), "dev": len(rows.dev), "test": len(rows.test)}
+    described = card(task.name, task.schema, rows.train, sizes, task.sketch)
+    made = advice._as_task(task, checkpoint, part, options, described)
+    asked = advice.adviser(task, rows, checkpoint, part, make_options({"model": bert, "recommender": "default"}))
+    situation = replace(asked.situation, task=made, pooling=checkpoint.ref.pooling)
+    return made, make_pool(situation, None, 12), situation
+
+
+def earlier(about, tasks=4, source="foretune", **changes):
+    """Runs of the same pipelines on tasks much like the toy; the third sampled one is the best on all of them."""
+    made, pool, situation = about
+    known = tuple(
+        replace(
+            made,
+            task_id=f"t{n}",
+            name=f"earlier {n}",
+            group_key=f"g{n}",
+            data_hash=f"h{n}",
+            sketch=(),
+            source=source,
+            features={**made.features, "words_mean": made.features["words_mean"] * (0.9 + 0.1 * n)},
+            **changes,
+        )
+        for n in range(tasks)
+    )
+    runs = tuple(
+        MetaRun(
+            f"{of.task_id}/{place}",
+            of.task_id,
+            plain_of(pipeline, situation),
+            "ok",
+            pipeline.schedule.steps,
+            (Line("dev", "accuracy", (pipeline.schedule.steps,), (0.9 if place == 3 else 0.5,), (1.0,)),),
+            cost={"train_seconds": 1.0},
+        )
+        for of in known
+        for place, pipeline in enumerate(pool.offered)
+    )
+    return RunCollection("made up", known, runs)
+
+
+def said(plan):
+    return " ".join(plan.evidence)
+
+
+NOTHING = "No score is foretold: no earlier run was consulted."
+
+
+def planned(task, bert, **asked):
+    return prepare_plan(task, make_options({"model": bert, **asked})).plan
+
+
+def test_with_an_empty_store_the_plan_is_the_published_one(task, bert, store):
+    plan = planned(task, bert)
+    assert (plan.recommender, plan.best.tuner.name) == ("default", "lora")
+    assert NOTHING in plan.evidence
+    assert plan == planned(task, bert, recommender="default")
+
+
+def test_imported_runs_of_foretune_decide_and_the_recommender_can_be_left_out(task, bert, store, about):
+    keep(store, earlier(about))
+    plan = planned(task, bert)
+    best = about[1].offered[3]
+    assert plan.recommender == "transfer"
+    assert (plan.best.tuner.name, plan.best.schedule.lr) == (best.tuner.name, best.schedule.lr)
+    assert planned(task, bert, recommender="default").best.tuner.name == "lora"
+
+
+def test_runs_of_other_projects_and_of_other_kinds_are_not_consulted(task, bert, store, about):
+    keep(store, earlier(about, source="elsewhere"))
+    keep(store, earlier(about, kind="regression"))
+    assert NOTHING in planned(task, bert).evidence
+
+
+def test_09_a_copy_of_the_task_is_left_out_and_named(task, bert, store, about):
+    collection = earlier(about)
+    same = replace(collection.tasks[0], data_hash=task.fingerprint, name="the answer")
+    keep(store, replace(collection, tasks=(same, *collection.tasks[1:])))
+    plan = planned(task, bert)
+    assert "left out, for nothing is learned from a copy: `the answer`" in said(plan)
+
+
+def test_a_store_by_a_newer_version_costs_a_sentence_and_not_the_plan(task, bert, store):
+    store.mkdir()
+    plain = json.loads(encode_line(toy_record(), 1))
+    body = {"written": 1, "record": {**plain["record"], "format": 10**6}}
+    tail = json.dumps(body, separators=(",", ":")).encode()[1:]
+    (store / "a.jsonl").write_bytes(b'{"crc":"%08x",%s\n' % (zlib.crc32(tail), tail))
+    plan = planned(task, bert)
+    assert plan.recommender == "default"
+    assert "could not be consulted" in said(plan)
+
+
+def test_what_the_user_fixed_holds_for_every_candidate(task, bert, store, about):
+    keep(store, earlier(about))
+    plan = planned(task, bert, lr=0.5, steps=9)
+    assert {(each.schedule.lr, each.schedule.steps) for each in plan.ranked} == {(0.5, 9)}
+    assert any("--lr 0.5" in line for line in plan.evidence)
+    assert {each.tuner.name for each in planned(task, bert, tuner="bitfit").ranked} == {"bitfit"}
+
+
+def test_an_option_of_a_tuner_without_its_name_is_of_the_published_one(task, bert, store, about):
+    keep(store, earlier(about))
+    assert {each.tuner.options["rank"] for each in planned(task, bert, option={"rank": 3}).ranked} == {3}
+
+
+def test_steps_timed_here_give_the_best_its_seconds(task, bert, store, about):
+    keep(store, earlier(about))
+    plan = recommend(task, model=bert, steps=5)
+    assert plan.best.measured
+    assert plan.best.seconds > 0
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_a_budget_too_small_for_a_step_is_refused_with_the_way_out(task, bert, store, about):
+    keep(store, earlier(about))
+    with pytest.raises(ResourceError, match="--budget"):
+        prepare_plan(task, make_options({"model": bert, "budget": "0.001s"}))
+
+
+def test_a_budget_is_kept_whatever_comes_first(task, bert, store, about):
+    keep(store, earlier(about))
+    draft = prepare_plan(task, make_options({"model": bert, "budget": "30s"}))
+    assert draft.config.schedule.steps * draft.probe.step_seconds < 30
+
+
+def grey_box(task, bert, folder, **asked):
+    return foretune.tune(task, model=bert, tuner="lora", mode="grey-box", budget="600s", steps=20, out=folder, **asked)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Four candidates, and a foresight that learns nothing: the play itself is what is tested."""
+
+    class Flat(Foresight):
+        def of(self, pool, seen):
+            n = len(pool)
+            best = np.where(seen < CELLS, 1.0 + 0.1 * np.arange(n), 0.0)
+            return Forecasts(best, best, best - 0.1, best + 0.1, True, np.zeros(n), np.ones(n))
+
+    def flat(past, seed=0, *, curves=False):
+        return Flat(None, None, None, 1.0, 3, len(past), 3)
+
+    monkeypatch.setattr("foretune.pipeline.advice.Planner", lambda *given: Planner(*given, size=3, fit=flat))
+
+
+def test_a_played_budget_keeps_the_best_by_dev_and_judges_test_once(task, bert, store, about, short, tmp_path):
+    keep(store, earlier(about))
+    lines = []
+    result = grey_box(task, bert, tmp_path / "run", say=lines.append)
+    tried = list(trials.records(tmp_path / "run"))
+    assert result.record.status == "ok"
+    assert "test" in result.record.evaluations
+    assert {record.status for record in tried} == {"stopped"}
+    assert not any(record.evaluations for record in tried)
+    best = max(max(p.value for p in r.curve if (p.split, p.metric) == ("dev", "accuracy")) for r in tried)
+    assert result.metrics["dev"]["accuracy"] == pytest.approx(best)
+    assert any("Played" in line for line in result.plan.evidence)
+    assert result.plan.best.bare.tuner == result.record.config.tuner
+    assert {record.digest for record in JournalStore(store)} >= {record.digest for record in tried}
+
+
+def test_a_play_that_was_stopped_goes_on_where_it_was(task, bert, store, about, short, tmp_path):
+    keep(store, earlier(about))
+    whole = grey_box(task, bert, tmp_path / "whole")
+    count = 0
+
+    def stop(line):
+        nonlocal count
+        count += line.startswith("Trial of")
+        if count == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="goes on"):
+        grey_box(task, bert, tmp_path / "run", say=stop)
+    assert list(trials.records(tmp_path / "run"))
+    result = grey_box(task, bert, tmp_path / "run")
+    assert result.record.digest == whole.record.digest
+    assert result.metrics == whole.metrics

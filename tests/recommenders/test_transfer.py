@@ -1,0 +1,216 @@
+"""transfer: which rule decides, what it asks for, and that it never asks for what is expected to be worse."""
+
+from dataclasses import replace
+
+import earlier_runs
+import numpy as np
+import pytest
+
+from foretune.errors import DataError, UsageError
+from foretune.recommenders import Observation, Transfer, Trial
+from foretune.recommenders.transfer import improvement
+from foretune.store.metadataset import CELLS
+
+NEW = earlier_runs.task(2, rows=90)
+NEW = replace(NEW, task_id="new", group_key="new")
+PAST = earlier_runs.dataset(tasks=5)
+
+
+def made(past=PAST, of=NEW, size=30, seed=0, pool=None, **changes):
+    pool = pool or earlier_runs.pool_of(of, past, size)
+    changes.setdefault("fit", earlier_runs.oracle())
+    return Transfer(pool.runs, past, default=0, known=pool.known, seed=seed, **changes)
+
+
+def told(recommender, trial, score, status="ok"):
+    curve = np.full(CELLS, np.nan)
+    curve[: trial.until] = score
+    nothing = np.full(CELLS, np.nan)
+    recommender.tell(Observation(trial, status, {"score": curve, "dev_loss": nothing, "train_loss": nothing}, nothing))
+
+
+def play(recommender, turns):
+    asked = []
+    for _ in range(turns):
+        trial = recommender.ask()
+        if trial is None:
+            break
+        asked.append(trial)
+        told(recommender, trial, 0.6 + earlier_runs.quality(recommender.view.configs[trial.place]))
+    return asked
+
+
+def values(recommender):
+    return np.array([earlier_runs.quality(config) for config in recommender.view.configs])
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 2])
+def test_below_three_tasks_the_published_default_decides(tasks):
+    past = earlier_runs.dataset(tasks=tasks) if tasks else None
+    recommender = made(past)
+    assert (recommender.rule, recommender.ask()) == ("default", Trial(0))
+    assert "No score is foretold" in recommender.evidence[0]
+
+
+def test_copies_of_one_task_count_as_one():
+    collection = earlier_runs.past(tasks=5)
+    copies = tuple(replace(each, group_key="one") for each in collection.tasks)
+    recommender = made(earlier_runs.dataset(replace(collection, tasks=copies)))
+    assert recommender.rule == "default"
+    assert "on 1 task have a score" in recommender.evidence[0]
+
+
+def test_runs_that_all_failed_are_no_ground():
+    collection = earlier_runs.past(tasks=5)
+    failed = tuple(replace(run, status="diverged") for run in collection.runs)
+    recommender = made(earlier_runs.dataset(replace(collection, runs=failed)))
+    assert recommender.rule == "default"
+    assert "on no task have a score" in recommender.evidence[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"rows": 100_000}, "training rows"), ({"family": "llama"}, "`llama` model")],
+)
+def test_outside_what_was_seen_the_portfolio_decides(changes, says):
+    recommender = made(of=replace(earlier_runs.task(2, **changes), task_id="new", group_key="new"))
+    assert recommender.rule == "portfolio"
+    assert says in recommender.evidence[0]
+    assert recommender.forecasts() is None
+    assert recommender.ask() == Trial(recommender.known[0])
+
+
+def test_an_objective_that_was_never_run_is_outside():
+    config = {**PAST.configs[0], "objective": "pattern"}
+    pool = earlier_runs.pool_of(NEW, PAST, 3)
+    strange = replace(pool, runs=replace(pool.runs, configs=(config,) * 3))
+    assert "objective=pattern" in made(pool=strange).evidence[0]
+
+
+def test_a_ranking_that_failed_on_tasks_left_out_does_not_decide():
+    recommender = made(fit=earlier_runs.oracle(spearman=0.29))
+    assert recommender.rule == "portfolio"
+    assert "could not rank" in recommender.evidence[0]
+    assert made(fit=earlier_runs.oracle(spearman=0.31)).rule == "surrogate"
+
+
+def test_a_correlation_that_could_not_be_measured_does_not_decide():
+    assert made(fit=earlier_runs.oracle(spearman=float("nan"))).rule == "portfolio"
+
+
+def test_what_cannot_be_learned_is_said():
+    def nothing(past, seed=0, curves=False):
+        raise DataError("Too little.")
+
+    recommender = made(fit=nothing)
+    assert recommender.rule == "portfolio"
+    assert "Too little." in recommender.evidence[0]
+
+
+def test_without_anything_known_here_the_fall_is_to_the_default():
+    pool = replace(earlier_runs.pool_of(NEW, None), known=())
+    assert made(pool=pool, fit=earlier_runs.oracle(spearman=0.0)).rule == "default"
+
+
+def test_one_shot_asks_for_what_is_worth_most():
+    recommender = made()
+    assert recommender.ask() == Trial(int(np.argmax(values(recommender))), CELLS)
+
+
+def test_what_fails_more_likely_than_not_is_not_tried():
+    best = made().view.configs[made().ask().place]["tuner"]
+    recommender = made(fit=earlier_runs.oracle(fails=(best,)))
+    assert recommender.view.configs[recommender.ask().place]["tuner"] != best
+
+
+def test_the_default_comes_first_when_all_is_likely_to_fail():
+    tuners = tuple({str(config["tuner"]) for config in made().view.configs})
+    assert made(fit=earlier_runs.oracle(fails=tuners)).ranking() == [0]
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+@pytest.mark.parametrize("numbers", [True, False])
+def test_11_nothing_that_is_expected_below_the_default_is_recommended(direction, numbers):
+    past = earlier_runs.dataset(tasks=5, direction=direction)
+    of = replace(earlier_runs.task(2, direction=direction), task_id="new", group_key="new")
+    recommender = made(past, of, fit=earlier_runs.oracle(numbers=numbers))
+    worth, ranking = values(recommender), recommender.ranking()
+    assert 0 in ranking
+    assert (worth[ranking] >= worth[0]).all()
+    assert [*worth[ranking]] == sorted(worth[ranking], reverse=True)
+
+
+def test_where_all_are_expected_alike_the_default_comes_first():
+    assert made(fit=earlier_runs.oracle(flat=True)).ranking()[0] == 0
+
+
+def test_a_word_that_no_earlier_run_had_is_not_recommended():
+    pool = earlier_runs.pool_of(NEW, PAST, 30)
+    best = made(pool=pool).ask().place
+    configs = tuple({**c, "decay": "cubic"} if n == best else c for n, c in enumerate(pool.runs.configs))
+    assert best not in made(pool=replace(pool, runs=replace(pool.runs, configs=configs))).ranking()
+
+
+def test_portfolio_asks_for_what_did_well_elsewhere_first():
+    recommender = made(mode="portfolio")
+    known = list(recommender.known)
+    assert [trial.place for trial in play(recommender, len(known))] == known
+
+
+def test_grey_box_goes_in_tenths_and_ends():
+    recommender = made(mode="grey-box", size=4)
+    asked = play(recommender, 200)
+    assert len(asked) < 200
+    for place in {trial.place for trial in asked}:
+        cells = [trial.until for trial in asked if trial.place == place]
+        assert cells == list(range(1, len(cells) + 1))
+
+
+def test_grey_box_leaves_what_failed():
+    recommender = made(mode="grey-box")
+    first = recommender.ask()
+    told(recommender, first, np.nan, "diverged")
+    assert recommender.ask().place != first.place
+
+
+def test_10_what_was_told_again_leads_to_the_same_next_trial():
+    one = made(mode="grey-box")
+    asked = play(one, 12)
+    other = made(mode="grey-box")
+    for trial in asked:
+        told(other, trial, 0.6 + earlier_runs.quality(other.view.configs[trial.place]))
+    assert one.ask() == other.ask()
+
+
+def test_a_pool_of_one_is_played_to_its_end():
+    for mode in ("one-shot", "portfolio", "grey-box"):
+        recommender = made(mode=mode, size=1)
+        asked = play(recommender, 50)
+        assert {trial.place for trial in asked} == {0}
+        assert asked[-1].until == CELLS or mode == "grey-box"
+
+
+def test_refit_learns_from_this_task_and_no_refit_does_not():
+    fits = []
+
+    def counting(past, seed=0, curves=False):
+        fits.append(sorted(task.name for task in past.tasks))
+        return earlier_runs.Oracle()
+
+    play(made(mode="grey-box", fit=counting), 25)
+    assert len(fits) == 1
+    play(made(mode="grey-box", fit=counting, refit=True, refit_every=1.0), 25)
+    assert len(fits) > 2
+    assert fits[-1].count(NEW.name) == 2  # the new task beside an earlier one of the same name
+
+
+def test_an_unknown_mode_is_answered():
+    with pytest.raises(UsageError, match="one-shot, portfolio, grey-box"):
+        made(mode="all-in")
+
+
+def test_expected_improvement_grows_with_mean_and_spread():
+    assert improvement(np.array([0.1, 0.2]), np.array([0.1, 0.1]), 0.3)[1] > improvement(
+        np.array([0.1]), np.array([0.1]), 0.3
+    )
+    assert improvement(np.array([0.1]), np.array([0.0]), 0.3)[0] == 0

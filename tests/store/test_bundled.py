@@ -1,0 +1,48 @@
+"""The collection that the package ships: absent, whole or damaged; small; and without a path of its maker's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foretune.errors import StoreError
+from foretune.store import bundled
+from foretune.store.collections import TABLES, write_collection
+from foretune.store.metadata import from_records
+from foretune.testing.store_contract import toy_record
+
+
+@pytest.fixture
+def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path / "bundled")
+    return tmp_path / "bundled"
+
+
+def test_an_installation_may_have_none(tables: Path):
+    assert bundled.bundled() is None
+    tables.mkdir()
+    assert bundled.bundled() is None
+
+
+def test_what_was_written_is_what_is_read(tables: Path):
+    made = from_records([toy_record()], bundled.NAME)
+    write_collection(tables, made)
+    assert bundled.bundled() == made
+
+
+def test_half_a_collection_is_an_error_and_not_none(tables: Path):
+    write_collection(tables, from_records([toy_record()]))
+    (tables / "runs.parquet").unlink()
+    with pytest.raises(StoreError, match="holds no collection"):
+        bundled.bundled()
+
+
+@pytest.mark.skipif(bundled.bundled() is None, reason="this tree ships no collection")
+def test_what_is_shipped_is_small_named_and_says_nothing_of_folders():
+    shipped = bundled.bundled()
+    assert shipped is not None
+    assert sum((bundled.FOLDER / f"{name}.parquet").stat().st_size for name in TABLES) <= 5_000_000
+    assert all(task.licence and task.model for task in shipped.tasks)
+    assert not any("/" in run.error.replace("://", "") for run in shipped.runs)
+    assert not any(Path(task.model.name).is_absolute() for task in shipped.tasks if task.model)
