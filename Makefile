@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: help setup test slow gpu browser lint format docs bench check
+.PHONY: help setup test slow gpu browser ray lint format docs bench check
 
 help:      ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## +/\t/' | expand -t 10
@@ -23,6 +23,9 @@ gpu:       ## tests that need a CUDA device
 
 browser:   ## the report in a headless Chromium
 	$(BIN)/pytest -m browser
+
+ray:       ## tests on a Ray cluster of this machine; needs the extra `ray`
+	$(BIN)/pytest -m ray
 
 lint:      ## ruff, mypy, and the contract that imports only point down
 	$(BIN)/ruff check

@@ -41,8 +41,8 @@ def test_yaml_gives_the_plan_back(tmp_path_factory, **fields):
     "change",
     [
         {"configs": 9}, {"shared": 0.3}, {"repeats": 0.2}, {"seed": 1}, {"steps": (5, 6)}, {"examples": 64},
-        {"evaluations": 3}, {"precision": "bf16"}, {"dev_fraction": 0.5}, {"test_fraction": 0.3}, {"test_rows": 7}, {"shots": (8,)},
-        {"tuners": ("lora",)}, {"objective": "pattern"}, {"models": ("other",)}, {"tasks": ("cb",)},
+        {"evaluations": 3}, {"precision": "bf16"}, {"dev_fraction": 0.5}, {"test_fraction": 0.3}, {"test_rows": 7},
+        {"shots": (8,)}, {"tuners": ("lora",)}, {"objective": "pattern"}, {"models": ("other",)}, {"tasks": ("cb",)},
     ],
 )  # fmt: skip
 def test_every_field_is_part_of_the_identity(change):

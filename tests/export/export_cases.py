@@ -1,7 +1,7 @@
 """One run per kind of export: toys trained for a moment, with answers that differ from row to row."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ LABELS = ("the bad, say", "the good, say", "the great, say")
 
 @dataclass(frozen=True)
 class Case:
-    """A run: toy architecture, pooling, kind of task, tuner."""
+    """A run: toy architecture, pooling, kind of task, tuner; with ``asked``, the options of an objective with words."""
 
     architecture: str
     pooling: str
@@ -29,6 +29,15 @@ class Case:
     steps: int = 24
     lr: float = 1e-2
     precision: str = "fp32"
+    asked: dict[str, Any] = field(default_factory=dict)
+    objective: str = "pattern"
+    max_length: int = 24
+    shots: int | None = None
+
+
+WORDS = dict(zip(LABELS, ("sad food", "nice", "very great film"), strict=True))
+CLOZE = {"pattern": "the {text} was {answer} and", "words": WORDS}
+ONE = dict(zip(LABELS, ("sad", "nice", "great"), strict=True))
 
 
 CASES = {
@@ -50,6 +59,38 @@ CASES = {
     "t5": Case("t5", "auto", "generation", Part("dora", {"rank": 2})),
     "subset": Case("bert", "mean", "classification", Part("dynamic-subset", {"density": 0.05})),
     "static": Case("llama", "auto", "generation", Part("static-subset", {"density": 0.3, "silo": "global"}), steps=40),
+    "cloze": Case("bert", "auto", "classification", Part("lora", {"rank": 2}), asked=CLOZE, max_length=13),
+    "cloze-pair": Case(
+        *("roberta", "auto", "classification", Part("bitfit")),
+        pair=True,
+        asked={"pattern": "{text} {pair} it was {answer}", "words": ONE, "calibrate": True},
+    ),
+    "asked-prefix": Case(
+        *("llama", "auto", "classification", Part("prefix-subspace", {"length": 3})),
+        asked=CLOZE,
+        max_length=9,
+    ),
+    "asked-prompt": Case(
+        *("llama", "auto", "classification", Part("prompt-tuning", {"length": 3})),
+        asked={**CLOZE, "normalise": "length", "calibrate": True},
+    ),
+    "asked-t5": Case(
+        *("t5", "auto", "classification", Part("lora", {"rank": 2})), asked={**CLOZE, "normalise": "prior"}
+    ),
+    "shown": Case(
+        *("gpt2", "auto", "classification", Part("frozen")),
+        asked={"pattern": "{text} was {answer}", "words": ONE, "demonstrations": 3},
+        max_length=96,
+        steps=0,
+    ),
+    "distilled": Case(
+        *("gpt2", "auto", "classification", Part("full")),
+        objective="distillation",
+        asked={"pattern": "{text} was {answer}", "words": ONE, "demonstrations": 3, "sets": 1},
+        max_length=96,
+        shots=8,
+        steps=4,
+    ),
     "norms": Case("bert", "cls", "classification", Part("dynamic-subset", {"more": ("norms",)}), steps=2),
 }
 
@@ -58,23 +99,26 @@ def trained(name: str, home: Path) -> Path:
     """Train the case ``name`` into ``home/name``, its base model in ``home/name-base``."""
     case = CASES[name]
     # At the usual standard deviation of 0.02 and a width of 16 all texts look the same.
-    base = toys.checkpoint(home / f"{name}-base", case.architecture, chat=case.chat, **SPREAD[case.architecture])
+    more = SPREAD[case.architecture] | ({"n_positions": case.max_length} if case.architecture == "gpt2" else {})
+    base = toys.checkpoint(home / f"{name}-base", case.architecture, chat=case.chat, **more)
+    objective = {"classification": "head", "generation": "response"}.get(case.kind, case.kind)
     config = RunConfig(
-        ModelRef(str(base), pooling=case.pooling, max_length=24),
-        TaskRef("memory", case.kind),
+        ModelRef(str(base), pooling=case.pooling, max_length=case.max_length),
+        TaskRef("memory", case.kind, shots=case.shots),
         case.tuner,
-        Part({"classification": "head", "generation": "response"}.get(case.kind, case.kind)),
+        Part(case.objective, case.asked) if case.asked else Part(objective),
         Schedule(steps=case.steps, batch_size=8, lr=case.lr, evaluations=2, precision=case.precision),
     )
     train(config, task=Task.from_records(rows(case), kind=case.kind), folder=home / name, floors=False)
     return home / name
 
 
-SPREAD = {
+SPREAD: dict[str, dict[str, Any]] = {
     "bert": {"initializer_range": 0.2},
     "distilbert": {"initializer_range": 0.2},
     "roberta": {"initializer_range": 0.2},
     "llama": {"initializer_range": 0.2},
+    "gpt2": {"initializer_range": 0.2},
     "t5": {"initializer_factor": 3.0},
 }
 

@@ -21,6 +21,12 @@ from foretune.tasks.schema import SPLIT_COLUMNS
 from foretune.training.predictor import Predictor
 from foretune.tuners._peft import merge
 
+ASKED = ("cloze", "cloze-pair", "asked-prefix", "asked-prompt", "asked-t5", "shown", "distilled")
+"""Runs whose language model answers with words."""
+
+HEADS = sorted(FORMATS.keys() - {"decision"})
+"""Formats of runs that a head of the task's own answers."""
+
 GIVEN = {
     "mean": ("peft", "merged", "onnx"),
     "cls": ("merged", "onnx"),
@@ -39,6 +45,7 @@ GIVEN = {
     "t5": ("peft", "merged"),
     "subset": ("supertuning", "shira", "lora", "merged", "onnx"),
     "static": ("supertuning", "shira", "merged"),
+    **dict.fromkeys(ASKED, ("decision",)),
 }
 EVERY = [(name, form) for name, forms in GIVEN.items() for form in forms]
 REFUSED = [
@@ -58,7 +65,10 @@ REFUSED = [
     ("norms", "lora", ModelError, "`bert.*LayerNorm.*`full`"),
     ("mean", "supertuning", ModelError, "`lora` learns none.*--to peft"),
     ("cls", "shira", ModelError, "`full` learns none.*--to merged"),
-    ("mean", "decision", UsageError, "no verbaliser"),
+    ("mean", "decision", UsageError, "`head` has none.*--to merged"),
+    ("prefix", "decision", UsageError, "`head` has none.*--to peft"),
+    *[("cloze", form, ModelError, "`pattern` answers with words.*--to decision") for form in HEADS],
+    ("distilled", "merged", ModelError, "`distillation` answers with words.*--to decision"),
 ]
 
 

@@ -173,6 +173,26 @@ def test_failures_are_foretold_from_the_settings_and_never_certain():
     assert {config["lr"] for config, broken in zip(new.configs, new.failed, strict=True) if broken} == {FAILS}
 
 
+def shuffled(past, seed=0):
+    """The same runs, but which of them failed is drawn by lot."""
+    return replace(past, status=np.random.default_rng(seed).permutation(past.status))
+
+
+@pytest.mark.parametrize("curves", [True, False])
+def test_a_classifier_that_is_no_better_than_the_rate_on_tasks_left_out_is_not_believed(curves):
+    past, new = made_store(8), made_store(1, first=9)
+    chance = FailureModel(curves).fit(shuffled(past)).predict(hidden(new, at(new, 0)), at(new, 0))
+    rate = past.failed.mean()
+    assert np.abs(chance - rate).max() < 0.15
+    assert FailureModel(curves).fit(past).predict(hidden(new, at(new, 0)), at(new, 0))[new.failed].min() > 0.5
+
+
+def test_with_too_few_groups_to_leave_any_out_failing_is_as_likely_as_it_was():
+    past, new = made_store(4), made_store(1, first=6)
+    chance = FailureModel().fit(past).predict(new, at(new, 0))
+    assert set(chance) == {(past.failed.sum() + 1) / (len(past) + 2)}
+
+
 def costly(tasks=4, factor=1.0, first=0):
     """A store in which seconds and bytes depend on a setting, and on the machine."""
     data = made_store(tasks, 20, first=first)

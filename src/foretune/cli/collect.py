@@ -27,9 +27,7 @@ def collect(
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Run on this Ray cluster; `auto`: the running one, or one for this command."
-        ),
+        typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `auto`: a running one, or one of its own."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and how many runs are missing, and stop.")

@@ -13,7 +13,9 @@ app = typer.Typer()
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    to: Annotated[str, typer.Option(help="peft, merged, supertuning, shira or lora (of a subset), onnx or decision.")],
+    to: Annotated[
+        str, typer.Option(help="peft, merged, supertuning, shira or lora (of a subset), onnx, decision (of words).")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default RUN/export/FORMAT.")] = None,
     model: Annotated[str | None, typer.Option(help="Where the base model lies now, if elsewhere.")] = None,
     collapse: Annotated[

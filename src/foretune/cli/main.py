@@ -21,7 +21,7 @@ COMMANDS = {
     "compare": "Several methods on the same rows and seeds, and what may be claimed.",
     "collect": "Many runs of many configurations, from which later ones are foretold.",
     "predict": "Label new rows with a finished run.",
-    "export": "Hand a run over as PEFT, merged or ONNX files.",
+    "export": "Hand a run over as PEFT, merged, ONNX or decision files.",
     "replay": "Race recommenders on recorded runs; trains nothing.",
     "report": "Write a run's report again as one self-contained HTML page.",
     "runs": "List, show, compare, import and export earlier runs.",

@@ -72,7 +72,6 @@ class CollectionPlan:
         steps: the fewest and the most optimizer steps; the published default alone keeps its own.
         examples: the most that all steps of a run read together, where the fewest steps allow it.
         evaluations: how often dev is measured.
-        precision: ``fp32`` or ``bf16``, as of ``Schedule``; scores are taken in fp32 either way.
         precision: of the multiplications in training, as of ``Schedule``; written down, since a plan is the same on
             every machine.
         dev_fraction, test_fraction: as of ``TaskRef``.
@@ -199,7 +198,6 @@ def _check(plan: CollectionPlan) -> None:
         "examples >= 1": plan.examples is None or plan.examples >= 1,
         "evaluations >= 1": plan.evaluations >= 1,
         f"precision one of {', '.join(PRECISIONS)}": plan.precision in PRECISIONS,
-        "precision of fp32 or bf16": plan.precision in ("fp32", "bf16"),
         "0 <= dev_fraction < 1": 0 <= plan.dev_fraction < 1,
         "0 < test_fraction < 1": 0 < plan.test_fraction < 1,
         "test_rows >= 1": plan.test_rows is None or plan.test_rows >= 1,

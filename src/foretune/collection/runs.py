@@ -239,7 +239,7 @@ class Runs:
             task=self._ref(cell),
             tuner=candidate.tuner,
             objective=candidate.objective,
-            schedule=course,
+            schedule=schedule,
             seeds=Seeds(data=self.plan.seed, init=seed, order=seed, dropout=seed),
         )
         return Job(cell, config)

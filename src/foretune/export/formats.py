@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretune.errors import ModelError, StoreError, UsageError
+from foretune.export.decision import DECISION, describe
 from foretune.export.onnx_graph import export_graph, require_onnx
 from foretune.export.source import Source
 from foretune.models.network import quiet
@@ -37,6 +38,12 @@ def peft(source: Source, folder: Path) -> dict[str, Any]:
         ModelError: the tuner changes the model's own weights, for which PEFT has no format, or stock PEFT cannot put
             this adapter on this base model.
     """
+    source.require_no_words(peft.__name__)
+    _adapter(source, folder)
+    return {}
+
+
+def _adapter(source: Source, folder: Path) -> None:
     if not (source.adapter / ADAPTER_CONFIG).exists():
         raise ModelError(
             f"`{source.tuner.name}` changes the model's own weights, for which PEFT has no format. Use `--to merged`."
@@ -49,7 +56,6 @@ def peft(source: Source, folder: Path) -> dict[str, Any]:
     if source.chosen:  # the card speaks of the model that the run judged
         (folder / CARD).unlink(missing_ok=True)
     _name_base(source, folder / ADAPTER_CONFIG, source.adapter / ADAPTER_CONFIG)
-    return {}
 
 
 def supertuning(source: Source, folder: Path) -> dict[str, Any]:
@@ -67,6 +73,7 @@ def shira(source: Source, folder: Path) -> dict[str, Any]:
 
 
 def _sparse(source: Source, folder: Path, form: str) -> dict[str, Any]:
+    source.require_no_words(form)
     _require_subset(source, form)
     from foretune.tuners.subset.stock import save, sentence
 
@@ -84,6 +91,7 @@ def lora(source: Source, folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: the tuner learns no sparse delta, or LoRA cannot hold it. UsageError: a rank below 1.
     """
+    source.require_no_words(lora.__name__)
     _require_subset(source, lora.__name__)
     from foretune.tuners import _peft
     from foretune.tuners.subset.cards import lost
@@ -123,6 +131,7 @@ def merged(source: Source, folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: the tuner has no merged form.
     """
+    source.require_no_words(merged.__name__)
     if not source.tuner.mergeable:
         raise ModelError(
             f"`{source.tuner.name}` has no merged form: its numbers are not changes of weights. Use `--to peft`."
@@ -136,10 +145,14 @@ def merged(source: Source, folder: Path) -> dict[str, Any]:
         network.config.problem_type = PROBLEMS[source.kind]
     if source.kind == "generation":
         network.generation_config = greedy(network, source.recipe["objective"]["options"]["max_new_tokens"])
+    _save(source, network, folder)
+    return {}
+
+
+def _save(source: Source, network: PreTrainedModel, folder: Path) -> None:
     with quiet():
         network.save_pretrained(folder)
     save_tokenizer(source, folder)
-    return {}
 
 
 def onnx(source: Source, folder: Path) -> dict[str, Any]:
@@ -148,6 +161,7 @@ def onnx(source: Source, folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: not an encoder. UsageError: the extra ``onnx`` is not installed.
     """
+    source.require_no_words(onnx.__name__)
     if source.checkpoint.family != "encoder":
         raise ModelError(
             f"ONNX is written for encoders, but `{source.base_name}` is a {source.checkpoint.family}. "
@@ -163,15 +177,27 @@ def onnx(source: Source, folder: Path) -> dict[str, Any]:
 
 
 def decision(source: Source, folder: Path) -> dict[str, Any]:
-    """A verbaliser's words and thresholds; no objective has a verbaliser yet, so each run is refused by name.
+    """A language model that decides by its words: the model, merged where the tuner merges and otherwise as an adapter,
+    and ``decision.json`` with the prompt, the words and their calibration.
 
     Raises:
-        UsageError: the run's objective has no verbaliser.
+        ModelError: stock PEFT cannot put this adapter on this base model. UsageError: a head of the task's own answers.
     """
-    raise UsageError(
-        f"`decision.json` holds the words by which a verbaliser decides, but this run's objective "
-        f"`{source.objective.name}` has no verbaliser. Use `--to peft`, `--to merged` or `--to onnx`."
-    )
+    reader = source.reader
+    if reader is None:
+        raise UsageError(
+            f"`--to decision` holds the words by which a language model decides, but this run's objective "
+            f"`{source.objective.name}` has none. Use `--to {'merged' if source.tuner.mergeable else 'peft'}`."
+        )
+    if not source.tuner.mergeable:
+        _adapter(source, folder)
+        (folder / CARD).unlink(missing_ok=True)  # it shows another way to use the adapter
+    model = source.restored()
+    told = describe(source, reader, reader.offsets(model, source.checkpoint))
+    if source.tuner.mergeable:
+        _save(source, source.tuner.merge(model), folder)
+    (folder / DECISION).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {}
 
 
 def greedy(network: PreTrainedModel, max_new_tokens: int) -> GenerationConfig:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from foretune.export.check import Comparison
+from foretune.export.reload import WRITERS
 from foretune.export.source import Source
+from foretune.objectives.pattern import PatternObjective
 
 FORMS = {
     "peft": "an ordinary PEFT folder: the adapter only, to be put on its base model.",
@@ -18,9 +21,14 @@ FORMS = {
     "shira": "an ordinary PEFT folder: a sparse delta in the format of SHiRA.",
     "lora": "an ordinary PEFT folder: a LoRA adapter that **approximates** the sparse delta that was learned.",
     "merged": "an ordinary transformers folder: the base model with the adapter folded in, fp32.",
+    "decision": "a stock language model, or a PEFT adapter of one, and `decision.json`: the prompt, the word that "
+    "stands for each label, and their calibration.",
     "onnx": "one ONNX file. Inputs: what the tokenizer gives, int64 (batch, length), padded on the right; "
     "output: `logits`, float32 (batch, C), already pooled.",
 }
+
+DECIDER = Path(__file__).with_name("decide.py")
+"""How ``decision.json`` is read: the code that the README shows is the code that was checked."""
 
 ADAPTERS = ("peft", "supertuning", "shira", "lora")
 """Formats that are put on the base model; the others stand alone."""
@@ -100,6 +108,14 @@ mask = inputs["attention_mask"].unsqueeze(-1)
 logits = (logits[:, -mask.shape[1] :] * mask).sum(1) / mask.sum(1)  # the head is linear: this is mean pooling
 """
 
+DECIDE = """\
+how = json.loads(Path("decision.json").read_text(encoding="utf-8"))
+{tokenizer}{model}
+found = probabilities(model, tokenizer, how, {texts})
+best = max(range(len(found)), key=found.__getitem__)
+print(how["answers"][best]["label"], found[best])
+"""
+
 PIPELINE = """\
 
 The class is stock, so a pipeline shows the labels too (its probabilities are those before the temperature):
@@ -128,18 +144,19 @@ def page(source: Source, form: str, checked: Comparison, held: str = "") -> str:
     """The whole page."""
     base, ref = source.base_name.replace("`", "'"), source.checkpoint.ref
     stock = form == "merged" and source.kind == "classification" and ref.pooling != "mean"
-    library = "onnx" if form == "onnx" else "peft" if form in ADAPTERS else "transformers"
+    library = "onnx" if form == "onnx" else "peft" if _is_adapter(source, form) else "transformers"
     header = [f"library_name: {library}", "tags: [foretune]", *([f"base_model: {source.hub}"] if source.hub else [])]
     example = '{"text": "a text", "text_pair": "the second text"}' if _pairs(source) else '"a text"'
     parts = [
         "---\n" + "\n".join(sorted(header)) + "\n---",
         f"# {source.kind.capitalize()}: {source.tuner.name} on `{base}`",
         f"This folder is {FORMS[form]}",
+        *([_prompt(source.reader)] if source.reader else []),
         f"```python\n{snippet(source, form)}```" + (PIPELINE.format(example=example) if stock else ""),
         f"A fresh process without foretune reproduced {checked.rows} {source.wanted}: "
         f"largest difference {checked.largest:.2g} ({checked.unit}), allowed {checked.tolerance:g}.",
         *([held] if held else []),
-        f"Text beyond {ref.max_length} tokens is cut. `export.json` says the rest: pooling, temperature, labels, the "
+        f"{_limit(source)} `export.json` says the rest: pooling, temperature, labels, the "
         f"base model's fingerprint `{ref.fingerprint}`. Run `{source.recipe['digest']}`, written by "
         "[foretune](https://pypi.org/project/foretune/).",
     ]
@@ -163,6 +180,8 @@ def holds(said: str, delta: Mapping[str, Any]) -> str:
 def snippet(source: Source, form: str) -> str:
     """A script to be run inside the export folder; it ends with a newline."""
     trust = ", trust_remote_code=True" if source.checkpoint.ref.trust_remote_code else ""
+    if form == "decision":
+        return _deciding(source, trust)
     opened = (
         'how = json.loads(Path("export.json").read_text(encoding="utf-8"))\n'
         f'tokenizer = AutoTokenizer.from_pretrained("."{trust})\n'
@@ -186,7 +205,7 @@ def auto_class(source: Source) -> str:
     """The name of the stock class that the weights are of."""
     match source.checkpoint.ref.pooling:
         case "none":
-            return "AutoModelForSeq2SeqLM" if source.checkpoint.family == "encoder-decoder" else "AutoModelForCausalLM"
+            return WRITERS[source.checkpoint.family]
         case "mean":
             return "AutoModelForTokenClassification"
         case _:
@@ -194,7 +213,7 @@ def auto_class(source: Source) -> str:
 
 
 def _model(source: Source, form: str, auto: str, trust: str) -> str:
-    if form not in ADAPTERS:
+    if not _is_adapter(source, form):
         return f'model = {auto}.from_pretrained("."{trust}).eval()\n'
     ref = source.checkpoint.ref
     base = source.hub or f"path/to/{source.base_name}"
@@ -205,6 +224,41 @@ def _model(source: Source, form: str, auto: str, trust: str) -> str:
         "base.config.pad_token_id = tokenizer.pad_token_id\n"
         'model = PeftModel.from_pretrained(base, ".").eval()\n'
     )
+
+
+def _is_adapter(source: Source, form: str) -> bool:
+    return form in ADAPTERS or (form == "decision" and not source.tuner.mergeable)
+
+
+def _deciding(source: Source, trust: str) -> str:
+    """The code that the gate ran, and the lines that call it."""
+    auto = auto_class(source)
+    peft = "from peft import PeftModel\n" if _is_adapter(source, "decision") else ""
+    code = DECIDER.read_text(encoding="utf-8").partition("import torch\n")[2]
+    return (
+        "import json\nfrom pathlib import Path\nfrom typing import Any\n\nimport torch\n"
+        f"{peft}from transformers import {auto}, AutoTokenizer\n{code}\n\n"
+    ) + DECIDE.format(
+        tokenizer=f'tokenizer = AutoTokenizer.from_pretrained("."{trust})\n',
+        model=_model(source, "decision", auto, trust),
+        texts='"a text", "the second text"' if _pairs(source) else '"a text"',
+    )
+
+
+def _prompt(reader: PatternObjective) -> str:
+    """The prompt of a row, and how many examples stand before it."""
+    shown = f" {len(reader.shown)} examples stand before each row." if reader.shown else ""
+    template = indent(reader.template, "    ", lambda line: True)
+    return f"A row is written as\n\n{template}\n\nand the model says which word answers.{shown}"
+
+
+def _limit(source: Source) -> str:
+    limit = source.checkpoint.ref.max_length
+    if source.reader is None:
+        return f"Text beyond {limit} tokens is cut."
+    if source.reader.in_context:
+        return f"A row that does not fit into {limit} tokens with its examples and its answer is refused."
+    return f"A row that does not fit into {limit} tokens with its answer loses the end of its texts."
 
 
 def _pairs(source: Source) -> bool:

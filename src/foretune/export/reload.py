@@ -6,6 +6,7 @@ Several such quadruples are done in turn. It is also the shortest true account o
 """
 
 import json
+import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 Answer = Callable[[dict[str, Any]], object]
+
+WRITERS = {
+    "encoder": "AutoModelForMaskedLM",
+    "decoder": "AutoModelForCausalLM",
+    "encoder-decoder": "AutoModelForSeq2SeqLM",
+}
+"""Family -> the stock class with a language-model head."""
 
 
 def main(folder: str, base: str, rows: str, out: str) -> None:
@@ -60,8 +68,12 @@ def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
-    if how["pooling"] == "none":
-        name = "AutoModelForSeq2SeqLM" if how["seq2seq"] else "AutoModelForCausalLM"
+    decides = how["format"] == "decision"
+    decision = json.loads((Path(folder) / "decision.json").read_text(encoding="utf-8")) if decides else {}
+    if decides:
+        name = WRITERS[decision["family"]]
+    elif how["pooling"] == "none":
+        name = WRITERS["encoder-decoder" if how["seq2seq"] else "decoder"]
     else:
         name = f"AutoModelFor{'Token' if how['pooling'] == 'mean' else 'Sequence'}Classification"
     adapter = (Path(folder) / "adapter_config.json").exists()
@@ -86,6 +98,10 @@ def torch_model(folder: str, base: str, how: dict[str, Any]) -> Answer:
 
     plain = {"split_special_tokens": True} if how["pooling"] == "eos" else {}  # one end token per text, ours
     cut = {"truncation": True, "max_length": how["max_length"], "return_tensors": "pt"}
+
+    if decides:
+        probabilities = runpy.run_path(str(Path(__file__).with_name("decide.py")))["probabilities"]
+        return lambda row: probabilities(model, tokenizer, decision, row["text"], row["pair"])
 
     def answer(row: dict[str, Any]) -> object:
         with torch.inference_mode():

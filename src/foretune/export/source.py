@@ -12,6 +12,8 @@ from foretune.models import Checkpoint, build
 from foretune.models.locate import DEMO
 from foretune.objectives import Objective
 from foretune.objectives import make as make_objective
+from foretune.objectives.distillation import Distillation
+from foretune.objectives.pattern import PatternObjective
 from foretune.records import Part
 from foretune.training.predictor import open_base, read_recipe, restore
 from foretune.tuners import Tuner
@@ -66,15 +68,15 @@ class Source:
         """Open ``run``; ``model`` says where the base model lies now, if elsewhere, ``collapse`` which point is meant.
 
         Raises:
-            StoreError: no finished run is there. ModelError: the base model is absent or not the one that was tuned.
-            UsageError: a point of a run that holds one model.
+            StoreError: no finished run is there. ModelError: the base model is absent or not the one that was tuned, or
+                the run answers in a way that no format holds. UsageError: a point of a run that holds one model.
         """
         recipe, adapter = read_recipe(run)
         tuner, objective = make_tuner(Part(**recipe["tuner"])), make_objective(Part(**recipe["objective"]))
-        if objective.language and recipe["kind"] != "generation":
+        if objective.language and recipe["kind"] not in ("generation", "classification"):
             raise ModelError(
-                f"A run with the objective `{objective.name}` answers with words of the language model, which no "
-                "export format computes. Use `foretune predict`; `adapter/` holds what was trained, and its prompt."
+                f"A run with the objective `{objective.name}` judges texts by the language model's loss, which no "
+                "export format computes. `adapter/` holds what was trained."
             )
         if collapse and not tuner.collapsible:
             raise UsageError(
@@ -98,6 +100,21 @@ class Source:
     def kind(self) -> str:
         """The kind of task, one of ``records.KINDS``."""
         return str(self.recipe["kind"])
+
+    @property
+    def reader(self) -> PatternObjective | None:
+        """How a row is read where the language model's words answer; None where a head of the task's own does."""
+        if isinstance(self.objective, Distillation):
+            return self.objective.student
+        return self.objective if isinstance(self.objective, PatternObjective) else None
+
+    def require_no_words(self, form: str) -> None:
+        """Raise ``ModelError`` where words answer: the format holds a model, but neither its prompt nor the words."""
+        if self.reader:
+            raise ModelError(
+                f"This run's objective `{self.objective.name}` answers with words of the language model in a prompt, "
+                f"which `--to {form}` does not hold. Use `--to decision`."
+            )
 
     @property
     def outputs(self) -> int:

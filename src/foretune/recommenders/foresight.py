@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from foretune.errors import DataError
+from foretune.registry import find
 from foretune.store.metadataset import CELLS, MetaDataset
-from foretune.surrogates import conformal
+from foretune.surrogates import SURROGATES, conformal
 from foretune.surrogates.base import Surrogate
 from foretune.surrogates.cost import CostModel
 from foretune.surrogates.encode import Encoder
@@ -113,20 +114,25 @@ class Foresight:
         )
 
 
-def foresee(past: MetaDataset, seed: int = 0, *, curves: bool = False) -> Foresight:
+def foresee(past: MetaDataset, seed: int = 0, *, curves: bool = False, surrogate: str = "") -> Foresight:
     """Learn from ``past``.
 
     Args:
         curves: also learn what partial curves say; for one decision before any run that is not needed.
+        surrogate: name of what foretells scores; empty is what the moment needs.
 
     Raises:
         DataError: there is too little to learn from.
+        UsageError: no such surrogate.
     """
-    surrogate: Surrogate = Combined() if curves else ZeroShot(FORESTS, TREES)
+    if surrogate:
+        made: Surrogate = find("surrogate", surrogate, SURROGATES)()
+    else:
+        made = Combined() if curves else ZeroShot(FORESTS, TREES)
     known = past.take(past.succeeded)
     rho, judged = left_out_spearman(past, seed)
     return Foresight(
-        surrogate=surrogate.fit(past, seed),
+        surrogate=made.fit(past, seed),
         failure=FailureModel(curves).fit(past, seed),
         cost=_cost(past, seed),
         spearman=rho,

@@ -48,6 +48,7 @@ class Transfer(Recommender):
 
     Args:
         mode: one of ``MODES``.
+        surrogate: name of what foretells scores, for example ``dkl``, the paper's own; empty is what the mode needs.
         refit: fit again, with what was seen of this task, every ``refit_every`` full runs.
         known: the places of the portfolio, in its order; None finds them by configuration in ``past``.
         overhead: seconds that starting or continuing any candidate costs beside its steps.
@@ -64,6 +65,7 @@ class Transfer(Recommender):
         default: int | None = None,
         seed: int = 0,
         mode: str = "one-shot",
+        surrogate: str = "",
         refit: bool = False,
         refit_every: float = REFIT_EVERY,
         refit_weight: int = REFIT_WEIGHT,
@@ -75,7 +77,7 @@ class Transfer(Recommender):
         if mode not in MODES:
             raise UsageError(f"the mode of `transfer` is one of {', '.join(MODES)}, but got `{mode}`.")
         self.mode, self.refit, self.refit_every, self.refit_weight = mode, refit, refit_every, refit_weight
-        self.overhead, self._fit = overhead, fit or partial(foresee, curves=mode == "grey-box")
+        self.overhead, self._fit = overhead, fit or partial(foresee, curves=mode == "grey-box", surrogate=surrogate)
         self._known = None if known is None else tuple(known)
         self._fitted_at = 0
 

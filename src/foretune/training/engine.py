@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_SWITCH = "cast_input_dtype_enabled"
+
 STACKED_ROWS = 512
 """Examples in one pass where members are stacked."""
 
@@ -58,9 +60,7 @@ class Engine:
         PEFT's layers need not widen their inputs, at a copy each, and frozen matrices are rounded once, which gives the
         bits that autocast gives.
         """
-        from peft.helpers import disable_input_dtype_casting
-
-        with disable_input_dtype_casting(self.bare, active=self.bf16), rounded(self.bare, self.bf16):
+        with unwidened(self.bare, self.bf16), rounded(self.bare, self.bf16):
             yield
 
     def batch(self, encoded: Encoded, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -166,6 +166,25 @@ def _repeated(batch: dict[str, torch.Tensor], times: int) -> dict[str, torch.Ten
     if times == 1:
         return batch
     return {name: tensor.repeat(times, *(1,) * (tensor.dim() - 1)) for name, tensor in batch.items()}
+
+
+@contextmanager
+def unwidened(model: nn.Module, active: bool) -> Iterator[None]:
+    """Inside the block PEFT's layers leave their inputs in the type in which they come.
+
+    PEFT's own ``disable_input_dtype_casting`` fails on layers that have no such switch (0.21.2: IA3, LN-tuning).
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [each for each in model.modules() if active and isinstance(each, BaseTunerLayer) and _SWITCH in vars(each)]
+    before = [getattr(layer, _SWITCH) for layer in layers]
+    for layer in layers:
+        setattr(layer, _SWITCH, False)
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            setattr(layer, _SWITCH, value)
 
 
 @contextmanager
