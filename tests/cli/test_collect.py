@@ -53,7 +53,7 @@ def test_ctrl_c_and_kill_9_lose_at_most_the_runs_under_way(folder: Path, bert: P
     until_a_run_ended(stopped)
     os.killpg(stopped.pid, signal.SIGINT)
     _, said = stopped.communicate(timeout=120)
-    assert (stopped.returncode, len(said.splitlines())) == (130, 1)
+    assert (stopped.returncode, len(said.splitlines())) == (130, 1), said
     assert "the same command goes on" in said
 
     killed = start_in(folder, *words)

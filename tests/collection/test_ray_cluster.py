@@ -18,8 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from foretune.collection import CollectionPlan, collect, on_ray
+from foretune.collection import CollectionPlan, collect
 from foretune.collection.local import opened
+from foretune.collection.ray_cluster import on_ray
 from foretune.collection.runs import FOLDER, Runs
 from foretune.collection.worker import work
 from foretune.errors import DataError, UsageError

@@ -42,10 +42,14 @@ def collect(
     from dataclasses import asdict, replace
 
     from foretune.cli.output import print_json, say
-    from foretune.collection import CollectionPlan, on_ray
-    from foretune.collection.local import opened, processes, run_missing
+    from foretune.collection import CollectionPlan
+    from foretune.collection.local import Backend, opened, processes, run_missing
 
-    backend = on_ray(ray) if ray else processes
+    backend: Backend = processes
+    if ray:
+        from foretune.collection.ray_cluster import on_ray
+
+        backend = on_ray(ray)
     asked = CollectionPlan.from_yaml(plan)
     if model is not None:
         asked = replace(asked, models=tuple(replace(each, name=model) for each in asked.models[:1]))

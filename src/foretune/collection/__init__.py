@@ -2,6 +2,5 @@
 
 from foretune.collection.local import Event, collect
 from foretune.collection.plan import CollectedTask, CollectionPlan
-from foretune.collection.ray_cluster import on_ray
 
-__all__ = ["CollectedTask", "CollectionPlan", "Event", "collect", "on_ray"]
+__all__ = ["CollectedTask", "CollectionPlan", "Event", "collect"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from foretune.errors import UsageError
 from foretune.records import Displacement, Flatness, PaperReference, Part, Schedule, Space
+from foretune.records.plain import finite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,8 +78,8 @@ class Tuner(ABC):
 
     @property
     def part(self) -> Part:
-        """The name and options that ``make`` turns back into this tuner."""
-        return Part(self.name, asdict(self))
+        """The name and options, as JSON has them, that ``make`` turns back into this tuner."""
+        return Part(self.name, finite(asdict(self)))
 
     @property
     def trains(self) -> bool:
