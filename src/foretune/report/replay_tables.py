@@ -57,7 +57,8 @@ READING = (
     "A full-run equivalent is the work of one whole run. What was run in part is judged by what its whole run scores: "
     "the recommendation is a configuration.",
     "Intervals are percentile bootstraps over groups of tasks; with few groups they are too narrow, and the sign test "
-    "and Wilcoxon's beside them are the ones to believe.",
+    "and Wilcoxon's beside them are the ones to believe. No p is adjusted for the number of pairs: of twenty pairs "
+    "that are alike, one has a p below .05.",
     "Under a control something was shuffled that a recommender might know. One that does as well there was lucky "
     "without it.",
 )
