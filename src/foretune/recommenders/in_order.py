@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import final
 
 import numpy as np
 
 from foretune.recommenders.base import Recommender, Trial
+from foretune.recommenders.known import known_regrets
 from foretune.store.metadataset import MetaDataset
 
 
@@ -19,11 +21,6 @@ class InOrder(Recommender):
 
     order: np.ndarray
 
-    def __init__(
-        self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0
-    ) -> None:
-        super().__init__(pool, past, default=default, seed=seed)
-
     @final
     def ask(self) -> Trial | None:
         waiting = self.order[~self.over[self.order]]
@@ -35,7 +32,42 @@ class InOrder(Recommender):
         first = [] if self.default is None else [self.default]
         return np.array(list(dict.fromkeys([*known, *first, *drawn])), np.int64)
 
-    def nothing_known(self, tasks: int) -> str:
-        """Why there is no advice, and what stands in its place."""
+
+class KnownFirst(InOrder):
+    """Candidates that past tasks know, in an order of the subclass's own, before all others; abstract.
+
+    Attributes:
+        known: how many they are.
+        tasks: how many past tasks were asked.
+    """
+
+    def __init__(
+        self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(pool, past, default=default, seed=seed)
+        regrets, weights = known_regrets(self.view, past)
+        chosen = self.ranked(regrets, weights)
+        self.known, self.tasks = len(chosen), len(regrets)
+        self.order = self.after(chosen)
+
+    @abstractmethod
+    def ranked(self, regrets: np.ndarray, weights: np.ndarray) -> list[int]:
+        """Known places, the first to be run first.
+
+        Args:
+            regrets: ``(tasks, n)``, NaN where not known.
+            weights: ``(tasks,)``.
+        """
+
+    @property
+    @abstractmethod
+    def ground(self) -> str:
+        """What the order rests on, in a sentence, where anything is known."""
+
+    @final
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        if self.known:
+            return (self.ground,)
         instead = "the order is random" if self.default is None else "the published default stands first"
-        return f"No candidate was run on any of {tasks} earlier tasks, so {instead}."
+        return (f"No candidate was run on any of {self.tasks} earlier tasks, so {instead}.",)

@@ -9,9 +9,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from foretune.recommenders.in_order import InOrder
-from foretune.recommenders.known import known_regrets
-from foretune.store.metadataset import MetaDataset
+from foretune.recommenders.in_order import KnownFirst
 
 
 def by_mean(regrets: np.ndarray, weights: np.ndarray) -> list[int]:
@@ -36,22 +34,14 @@ def by_mean(regrets: np.ndarray, weights: np.ndarray) -> list[int]:
 
 
 @final
-class MeanTable(InOrder):
+class MeanTable(KnownFirst):
     """Known candidates in full, the smallest mean regret first; the unknown ones behind, in random order."""
 
     name: ClassVar[str] = "mean-table"
 
-    def __init__(
-        self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0
-    ) -> None:
-        super().__init__(pool, past, default=default, seed=seed)
-        regrets, weights = known_regrets(self.view, past)
-        known = by_mean(regrets, weights)
-        self._tasks, self._known = len(regrets), len(known)
-        self.order = self.after(known)
+    def ranked(self, regrets: np.ndarray, weights: np.ndarray) -> list[int]:
+        return by_mean(regrets, weights)
 
     @property
-    def evidence(self) -> tuple[str, ...]:
-        if not self._known:
-            return (self.nothing_known(self._tasks),)
-        return (f"{self._known:,} candidates by their mean regret over {self._tasks} earlier tasks.",)
+    def ground(self) -> str:
+        return f"{self.known:,} candidates by their mean regret over {self.tasks} earlier tasks."

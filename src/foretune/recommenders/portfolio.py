@@ -12,9 +12,7 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from foretune.recommenders.in_order import InOrder
-from foretune.recommenders.known import known_regrets
-from foretune.store.metadataset import MetaDataset
+from foretune.recommenders.in_order import KnownFirst
 
 WORST = 1.0
 """The regret of having run nothing."""
@@ -51,25 +49,17 @@ def greedy(regrets: np.ndarray, weights: np.ndarray) -> list[int]:
 
 
 @final
-class Portfolio(InOrder):
+class Portfolio(KnownFirst):
     """The greedy portfolio; where no candidate is known, the published default and then a random order."""
 
     name: ClassVar[str] = "portfolio"
 
-    def __init__(
-        self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0
-    ) -> None:
-        super().__init__(pool, past, default=default, seed=seed)
-        regrets, weights = known_regrets(self.view, past)
-        known = greedy(regrets, weights)
-        self._tasks, self._known = len(regrets), len(known)
-        self.order = self.after(known)
+    def ranked(self, regrets: np.ndarray, weights: np.ndarray) -> list[int]:
+        return greedy(regrets, weights)
 
     @property
-    def evidence(self) -> tuple[str, ...]:
-        if not self._known:
-            return (self.nothing_known(self._tasks),)
+    def ground(self) -> str:
         return (
-            f"A greedy portfolio of {self._known:,} candidates that were run on {self._tasks} earlier tasks; of new "
-            "ones nothing is foretold.",
+            f"A greedy portfolio of {self.known:,} candidates that were run on {self.tasks} earlier tasks; of new ones "
+            "nothing is foretold."
         )
