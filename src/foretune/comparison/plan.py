@@ -8,7 +8,7 @@ store: two comparisons that ask for the same run share it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -112,12 +112,6 @@ class Plan:
                 self.objective(method, task)
                 self.model(method, task)
                 self.config(method, Cell(method.name, task.name, self.protocol.shots[0], 0, 0), None)
-
-    def floor_jobs(self) -> Iterator[Job]:
-        """One for each task, number of shots and draw."""
-        for task, shots in self.grid():
-            for seed in self.protocol.data_seeds:
-                yield self.floors(task, shots, seed)
 
     def cells(self, method: str, task: str, shots: int) -> list[Cell]:
         """The runs of one cell of the tables, in the order of the seeds; one where no seed has a say."""
