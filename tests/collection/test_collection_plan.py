@@ -91,7 +91,7 @@ def test_the_plans_of_the_shipped_collection_leave_five_sources_out():
     plans = [CollectionPlan.from_yaml(PLANS / name) for name in ("plan.yaml", "plan_decoder.yaml")]
     held_out = {"cola", "cr", "mrpc", "snli", "trec"}
     assert not held_out & {task.called for plan in plans for task in plan.tasks}
-    first, _ = plans
-    cells = sum(len(task.shots or first.shots) for task in first.tasks)
-    assert len(first.tasks) >= 16
-    assert cells * (first.configs + first.counts[2]) >= 1_800
+    assert len(plans[0].tasks) >= 16
+    cells = [sum(len(task.shots or plan.shots) for task in plan.tasks) for plan in plans]
+    runs = [here * (plan.configs + plan.counts[2]) for here, plan in zip(cells, plans, strict=True)]
+    assert sum(runs) >= 1_800

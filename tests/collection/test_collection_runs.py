@@ -43,7 +43,7 @@ def test_floors_come_first_then_what_is_shared_then_what_is_new(runs: Runs):
     shared = [[pipeline(job) for job in jobs[1:5]] for jobs in by_cell]
     assert all(each[1:] == shared[0][1:] for each in shared)
     again = [[pipeline(job) for job in jobs[5:9]] for jobs in by_cell]
-    assert again == [[*each[:2], *each[:2]] for each in shared]
+    assert again == [[*each[-2:], *each[-2:]] for each in shared]
     own = [pipeline(job) for jobs in by_cell for job in jobs[9:]]
     assert len(set(own)) == len(own) == 4 * 4
     assert not {pipe for each in shared for pipe in each} & set(own)

@@ -70,7 +70,7 @@ class CollectionPlan:
         repeats: the share of them that is run with ``REPEATED_SEEDS`` seeds of initial weights, order and dropout.
         seed: of the configurations, and of the rows that are drawn: every run of one task sees the same ones.
         steps: the fewest and the most optimizer steps; the published default alone keeps its own.
-        examples: the most that all steps of a run read together, where the fewest steps allow it.
+        examples: the most that all steps of a run read together; it bounds batch and steps.
         evaluations: how often dev is measured.
         precision: of the multiplications in training, as of ``Schedule``; written down, since a plan is the same on
             every machine.

@@ -2,8 +2,9 @@
 
 A run is a ``RunConfig``, and its digest is its identity: what any command has put into the store is not run again. The
 order is by configuration first, so that a collection that is stopped anywhere has about as many runs of every task, and
-shared configurations come before the others. Before all of them stand the floors of each draw, whose record also has
-what the frozen model makes of its rows.
+shared configurations come before the others. Several seeds have the last of the shared ones: the first is the published
+default, which the bounds of a plan do not shorten. Before all of them stand the floors of each draw, whose record also
+has what the frozen model makes of its rows.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ class Runs:
         for place in range(shared):
             yield from (self._job(cell, chosen[cell][place]) for cell in self.cells)
         for seed in range(1, REPEATED_SEEDS):
-            for place in range(further // (REPEATED_SEEDS - 1)):
+            for place in range(shared - further // (REPEATED_SEEDS - 1), shared):
                 yield from (self._job(cell, chosen[cell][place], seed) for cell in self.cells)
         for place in range(shared, shared + own):
             yield from (self._job(cell, chosen[cell][place]) for cell in self.cells)

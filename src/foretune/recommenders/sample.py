@@ -67,7 +67,7 @@ def sample(
         seed: of the sequence: equal seeds and situations give equal candidates.
         first: how many points of the sequence are left out.
         steps: the fewest and the most optimizer steps.
-        examples: the most that all steps read together, repeats counted, where the fewest steps allow it; None: no end.
+        examples: the most that all steps read together, repeats counted: it bounds batch and steps; None: no end.
 
     Raises:
         UsageError: a negative ``n`` or ``first``, an unknown tuner, or none that trains anything.
@@ -98,6 +98,11 @@ class Limits:
     fewest: int
     most: int
     examples: int | None
+
+    @property
+    def batch(self) -> int:
+        """The largest batch with which the fewest steps do not read more than ``examples``."""
+        return BATCHES[-1] if self.examples is None else max(BATCHES[0], self.examples // self.fewest)
 
     def steps(self, u: float, rows: int, batch: int) -> int:
         """Steps at the quantile ``u`` between one pass and ``PASSES`` of them, within the limits."""
@@ -140,7 +145,7 @@ def _candidate(situation: Situation, methods: Sequence[Method], point: np.ndarra
     u = [float(value) for value in point]
     method: Method = Choice(tuple(methods)).at(u[0])
     own = _read(method.space, u[1:])
-    course = _read(_course(situation.rows), u[-len(COURSE.dimensions) :])
+    course = _read(_course(min(situation.rows, limits.batch)), u[-len(COURSE.dimensions) :])
     lr, batch = own.pop("lr", method.lr), course.pop("batch_size")
     steps = limits.steps(course.pop("length"), situation.rows, batch)
     if method.name in SOFT_PROMPTS:
@@ -151,9 +156,9 @@ def _candidate(situation: Situation, methods: Sequence[Method], point: np.ndarra
     return Recommendation(Part(method.name, own), situation.objective, schedule)
 
 
-def _course(rows: int) -> Space:
-    """``COURSE`` with the batches that the rows can fill."""
-    return COURSE | Space({"batch_size": Choice(tuple(size for size in BATCHES if size <= rows) or (rows,))})
+def _course(most: int) -> Space:
+    """``COURSE`` with batches of at most so many rows."""
+    return COURSE | Space({"batch_size": Choice(tuple(size for size in BATCHES if size <= most) or (most,))})
 
 
 def _read(space: Space, u: Sequence[float]) -> dict[str, Any]:
