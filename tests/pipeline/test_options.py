@@ -57,6 +57,7 @@ CHANGED = {
     "pretrain_steps": 3,
     "pretrain_lr": 0.1,
     "pretrain_seed": 2,
+    "held_text": "held.txt",
     "budget": "1s",
     "mode": "grey-box",
 }

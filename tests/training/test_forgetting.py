@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from foretune.errors import DataError, UsageError
 from foretune.models import open_checkpoint
 from foretune.records import Forgetting, HeldTexts, Part, RunConfig, RunRecord
+from foretune.report.page import write
 from foretune.tasks import Task
 from foretune.tasks.unlabelled import open_held, open_texts
 from foretune.testing import toys
@@ -137,7 +138,8 @@ def test_a_record_keeps_what_was_forgotten_and_says_so(asked: Make, task, tmp_pa
     record = train(asked(), task=task(), floors=False, folder=tmp_path / "run")
     again = RunRecord.from_json(json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8")))
     assert again.forgetting == record.forgetting
-    assert record.forgetting.sentence() in record.notes
+    write(tmp_path / "run")
+    assert record.forgetting.sentence() in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "forgetting" not in RunRecord(asked(), "ok").to_json()
     assert Forgetting(1, 2, 3.0, 2.5).rise == -0.5
 

@@ -48,6 +48,9 @@ Pretrain = Annotated[
 PretrainSteps = Annotated[int | None, _option(Method, "Optimizer steps on them (500).")]
 PretrainLr = Annotated[float | None, _option(Method, "Peak learning rate on them (1e-4).")]
 PretrainSeed = Annotated[int | None, _option(Method, "Seed of that stage (0): runs of all seeds share it.")]
+HeldText = Annotated[
+    str | None, _option(Method, "Texts to measure forgetting on: the language model's loss before and after.")
+]
 RecommenderName = Annotated[
     str | None, _option(Method, "Who chooses the pipeline: transfer (from earlier runs) or default (published).")
 ]
@@ -107,6 +110,7 @@ def tune(
     pretrain_steps: PretrainSteps = None,
     pretrain_lr: PretrainLr = None,
     pretrain_seed: PretrainSeed = None,
+    held_text: HeldText = None,
     out: Annotated[Path | None, _option(Run, "Run folder; default: runs/<task>-<tuner>-<identity>.")] = None,
     recommender: RecommenderName = None,
     mode: Mode = None,

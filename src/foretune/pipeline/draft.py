@@ -18,9 +18,10 @@ from foretune.objectives import make as make_objective
 from foretune.pipeline.advice import Adviser, adviser, measured_by
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
 from foretune.pipeline.settings import as_run, objective_of, run_config, typed
-from foretune.records import ModelRef, Part, Plan, RunConfig, Seeds
+from foretune.records import HeldTexts, ModelRef, Part, Plan, RunConfig, Seeds
 from foretune.tasks import Draw, Task, audit, draw
-from foretune.tasks.unlabelled import Texts, evaluation_rows, open_texts
+from foretune.tasks.unlabelled import Texts, evaluation_rows, open_held, open_texts
+from foretune.training.forgetting import require_forgettable
 from foretune.training.prepare import require_untrained, tables_of
 from foretune.training.probe import Probe, probe
 from foretune.training.stages import stage_config
@@ -168,8 +169,11 @@ def prepare_plan(
     made = make_objective(objective).for_task(task.schema, tables_of(rows, task), Seeds.all(options.seed), checkpoint)
     asks = None if plan else adviser(task, rows, checkpoint, objective, options)
     asked = plan or _asked(asks)
-    config = run_config(task, checkpoint.ref, asked, options, len(rows.train))
-    require_untrained(made, make_tuner(config.tuner))
+    config = replace(run_config(task, checkpoint.ref, asked, options, len(rows.train)), held=held(task, options))
+    tuner = make_tuner(config.tuner)
+    require_untrained(made, tuner)
+    if config.held is not None:
+        require_forgettable(made, tuner, checkpoint)
     if texts is not None:
         say(_about_texts(texts))
         task = replace(task, notes=(*task.notes, _about_texts(texts)))
@@ -213,6 +217,18 @@ def unlabelled(task: Task, options: TuneOptions) -> Texts | None:
     return texts.without(evaluation_rows(task, options.test_fraction))
 
 
+def held(task: Task, options: TuneOptions) -> HeldTexts | None:
+    """The texts on which forgetting is measured, with their fingerprint; None: not asked.
+
+    Raises:
+        DataError: they cannot be read, or too few are left beside the rows of the task.
+    """
+    if options.held_text is None:
+        return None
+    asked = HeldTexts(options.held_text)
+    return replace(asked, fingerprint=open_held(asked, task, options.data_dir).fingerprint)
+
+
 def described(task: Task, rows: Draw) -> tuple[str, ...]:
     """What a reader should know of the rows: what was left out, what contradicts, what leaks, with row numbers.
 
@@ -228,7 +244,7 @@ def _timed(draft: Draft, asks: Adviser, options: TuneOptions, rows: int, budget:
     assert draft.probe is not None
     plan = asks.plan(measured_by(draft.probe, draft.config), budget)
     config = run_config(draft.task, draft.config.model, plan, options, rows)
-    config = replace(config, pretraining=draft.config.pretraining)
+    config = replace(config, pretraining=draft.config.pretraining, held=draft.config.held)
     made = replace(draft, plan=as_run(plan, config, options), config=config)
     costly = [(each.tuner, each.schedule.batch_size) for each in (draft.config, config)]
     return made if costly[0] == costly[1] else replace(made, probe=probe(config, draft.task))

@@ -48,6 +48,7 @@ class TuneOptions:
         max_length, pooling, trust_remote_code, revision: how the model is read.
         pretrain: unlabelled texts to go on pretraining on before the task; ``pretrain_steps``, ``pretrain_lr`` and
             ``pretrain_seed`` say how.
+        held_text: texts that nothing learns from, to measure on them what was forgotten.
         budget: wall time for the whole command: ``90``, ``"90s"``, ``"20m"``, ``"1.5h"``.
         recommender: ``transfer`` learns from earlier runs, ``default`` is the published default.
         mode: how ``transfer`` chooses: ``one-shot``, ``portfolio`` or ``grey-box``, which needs a budget.
@@ -97,6 +98,7 @@ class TuneOptions:
     pretrain_steps: int | None = None
     pretrain_lr: float | None = None
     pretrain_seed: int | None = None
+    held_text: str | None = None
     budget: str | None = None
     recommender: str = "transfer"
     mode: str = "one-shot"

@@ -117,6 +117,8 @@ def difference(before: Any, now: dict[str, Any]) -> str:
         return "the data differ"
     if before.get("texts") != now.get("texts"):
         return "the unlabelled texts differ"
+    if before.get("held") != now.get("held"):
+        return "the held texts differ"
     old, new = before.get("options", {}), json.loads(json.dumps(now["options"]))
     changed = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     told = [f"`{name}` was {_told(old, name)} and is {_told(new, name)}" for name in changed]

@@ -19,6 +19,7 @@ from foretune.pipeline.draft import (
     check_method,
     described,
     draw_rows,
+    held,
     open_task,
     prepare_plan,
     unlabelled,
@@ -77,6 +78,8 @@ def tune(
     texts = unlabelled(opened, options)
     if texts is not None:
         request["texts"] = texts.fingerprint
+    if (apart := held(opened, options)) is not None:
+        request["held"] = apart.fingerprint
     folder = Path(out) if out is not None else default_out(opened, options, request)
     found = requests.found(folder, request, overwrite)
     if found is not None and found.status == "ok":

@@ -113,6 +113,8 @@ def verdict(
             "rests on it. Keep some labelled rows aside with “--test”."
         )
     said.append(_certainty(record, judged))
+    if record.forgetting is not None:
+        said.append(record.forgetting.sentence())
     return tuple(said)
 
 

@@ -26,6 +26,10 @@ from foretune.training.prepare import Prepared
 if TYPE_CHECKING:
     from torch import nn
 
+    from foretune.models import Checkpoint
+    from foretune.objectives import Objective
+    from foretune.tuners.base import Tuner
+
 
 def held_texts(run: Prepared, data_dir: str | None = None) -> Texts | None:
     """The texts that ``run.config.held`` asks for, opened before anything is trained; None where nothing is asked.
@@ -34,22 +38,30 @@ def held_texts(run: Prepared, data_dir: str | None = None) -> Texts | None:
         UsageError, ModelError: the run has no language-model head that it could harm.
         DataError: the texts cannot be read, or are not those of the config.
     """
-    held, engine = run.config.held, run.engine
-    if held is None:
+    if run.config.held is None:
         return None
-    if not engine.objective.language:
+    require_forgettable(run.engine.objective, run.engine.tuner, run.engine.checkpoint)
+    return open_held(run.config.held, run.task, data_dir)
+
+
+def require_forgettable(objective: Objective, tuner: Tuner, checkpoint: Checkpoint) -> None:
+    """Refuse to measure on held texts where there is no language-model head that a run could harm.
+
+    Raises:
+        UsageError, ModelError: what stands in the way, and the way out.
+    """
+    if not objective.language:
         raise UsageError(
-            f"What a language model forgets is measured on its own head, but the objective `{engine.objective.name}` "
-            "puts another one in its place. Leave the held texts out, or use `--objective pattern`."
+            f"What a language model forgets is measured on its own head, but the objective `{objective.name}` puts "
+            "another one in its place. Leave the held texts out, or use `--objective pattern`."
         )
-    if not engine.tuner.trains:
-        raise UsageError(f"`{engine.tuner.name}` trains nothing and forgets nothing. Leave the held texts out.")
-    if engine.checkpoint.family == "encoder-decoder":
+    if not tuner.trains:
+        raise UsageError(f"`{tuner.name}` trains nothing and forgets nothing. Leave the held texts out.")
+    if checkpoint.family == "encoder-decoder":
         raise ModelError(
-            f"The loss of held texts is that of a masked or a causal language model, but `{run.config.model.name}` is "
-            "an encoder-decoder. Leave the held texts out."
+            "The loss of held texts is that of a masked or a causal language model, but "
+            f"`{checkpoint.ref.name}` is an encoder-decoder. Leave the held texts out."
         )
-    return open_held(held, run.task, data_dir)
 
 
 def measure_forgetting(run: Prepared, texts: Texts | None) -> Forgetting | None:

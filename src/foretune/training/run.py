@@ -116,12 +116,7 @@ def train(
             displacement=run.engine.tuner.displacement(run.engine.bare),
             temperature=outcome.temperature,
             chosen_step=-state.best[2] if state.best else state.step,
-            notes=(
-                *note.record.notes,
-                *_stopped_early(run, state),
-                *outcome.notes,
-                *((forgetting.sentence(),) if forgetting else ()),
-            ),
+            notes=(*note.record.notes, *_stopped_early(run, state), *outcome.notes),
             cost=cost_of(run, state, watch, memory),
             finished=_now(),
         )
