@@ -1,4 +1,5 @@
-"""The surroundings of every test: one thread per process, no network, and a store that is not the developer's own."""
+"""The surroundings of every test: one thread per process, no network, a store that is not the developer's own, and no
+shipped runs, so that what is recommended does not change with them."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("FORETUNE_BUNDLED", "none")
     if "FORETUNE_STORE" not in os.environ:
         store = tempfile.TemporaryDirectory(prefix="foretune-store-")
         os.environ["FORETUNE_STORE"] = store.name

@@ -19,6 +19,7 @@ def surroundings(folder: Path, **env: str) -> dict[str, str]:
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("FORETUNE_")},
         "FORETUNE_STORE": str(folder / "store"),
+        "FORETUNE_BUNDLED": "none",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

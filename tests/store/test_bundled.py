@@ -15,6 +15,7 @@ from foretune.testing.store_contract import toy_record
 
 @pytest.fixture
 def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv(bundled.INSTEAD, raising=False)
     monkeypatch.setattr(bundled, "FOLDER", tmp_path / "bundled")
     return tmp_path / "bundled"
 
@@ -38,10 +39,24 @@ def test_half_a_collection_is_an_error_and_not_none(tables: Path):
         bundled.bundled()
 
 
-@pytest.mark.skipif(bundled.bundled() is None, reason="this tree ships no collection")
-def test_what_is_shipped_is_small_named_and_says_nothing_of_folders():
+def test_another_collection_may_stand_in_its_place_or_none(tables: Path, tmp_path: Path, monkeypatch):
+    write_collection(tables, from_records([toy_record()], "shipped"))
+    other = from_records([toy_record()], "other")
+    write_collection(tmp_path / "other", other)
+    monkeypatch.setenv(bundled.INSTEAD, str(tmp_path / "other"))
+    assert bundled.bundled() == other
+    monkeypatch.setenv(bundled.INSTEAD, bundled.NONE)
+    assert bundled.bundled() is None
+    monkeypatch.setenv(bundled.INSTEAD, str(tmp_path / "no-such-folder"))
+    with pytest.raises(StoreError, match="no-such-folder"):
+        bundled.bundled()
+
+
+def test_what_is_shipped_is_small_named_and_says_nothing_of_folders(monkeypatch):
+    monkeypatch.delenv(bundled.INSTEAD, raising=False)
     shipped = bundled.bundled()
-    assert shipped is not None
+    if shipped is None:
+        pytest.skip("this tree ships no collection")
     assert sum((bundled.FOLDER / f"{name}.parquet").stat().st_size for name in TABLES) <= 5_000_000
     assert all(task.licence and task.model for task in shipped.tasks)
     assert not any("/" in run.error.replace("://", "") for run in shipped.runs)

@@ -6,6 +6,7 @@ cannot speak is in ``experiments/bundled_store/README.md``.
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -17,14 +18,22 @@ NAME = "foretune"
 
 FOLDER = Path(__file__).with_name("bundled")
 
+INSTEAD = "FORETUNE_BUNDLED"
+"""Environment variable: the folder of another collection that stands in its place, or ``NONE``."""
+
+NONE = "none"
+
 
 def bundled() -> RunCollection | None:
-    """The shipped collection; None where this installation has none.
+    """The shipped collection, or the one that ``FORETUNE_BUNDLED`` puts in its place; None where there is none.
 
     Raises:
-        StoreError: a table is damaged, or absent while others are there.
+        StoreError: a table is damaged, or absent while others are there; the folder that was named holds none.
     """
-    return _read(FOLDER)
+    named = os.environ.get(INSTEAD, "")
+    if named == NONE:
+        return None
+    return read_collection(Path(named).expanduser()) if named else _read(FOLDER)
 
 
 @cache
