@@ -16,7 +16,7 @@ from foretune.store.metadataset import CELLS, metadataset
 from foretune.tuners import TUNERS
 
 
-def task(number=0, rows=96, family="bert", direction="max", **features):
+def task(number=0, rows=96, family="bert", direction="max", parameters=22_000_000, **features):
     about = {"words_mean": 10.0 + number, "classes": 2.0 + number % 3, "landmark_probe": 0.5 + 0.02 * number}
     return MetaTask(
         f"t{number}",
@@ -25,7 +25,7 @@ def task(number=0, rows=96, family="bert", direction="max", **features):
         "accuracy" if direction == "max" else "loss",
         direction,
         kind="classification",
-        model=ModelCard("tiny", family, "encoder", 22_000_000, 0),
+        model=ModelCard("tiny", family, "encoder", parameters, 0),
         rows={"train": rows, "dev": 32},
         features={**about, **features},
         features_version=1,

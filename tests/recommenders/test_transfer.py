@@ -70,7 +70,18 @@ def test_runs_that_all_failed_are_no_ground():
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"rows": 100_000}, "training rows"), ({"family": "llama"}, "`llama` model")],
+    [({"family": "llama"}, "`llama` model"), ({"parameters": 2_000_000_000}, "it has 2,000,000,000 parameters")],
+)
+def test_of_a_model_unlike_the_earlier_ones_the_published_default_decides(changes, says):
+    recommender = made(of=replace(earlier_runs.task(2, **changes), task_id="new", group_key="new"))
+    assert recommender.rule == "default"
+    assert says in recommender.evidence[0]
+    assert recommender.ask() == Trial(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"rows": 100_000}, "training rows"), ({"classes": 500}, "classes")],
 )
 def test_outside_what_was_seen_the_portfolio_decides(changes, says):
     recommender = made(of=replace(earlier_runs.task(2, **changes), task_id="new", group_key="new"))

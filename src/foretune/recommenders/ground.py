@@ -5,6 +5,9 @@ first. ``FEWEST_TASKS`` groups of tasks must have a run with a score, copies cou
 outside what they cover: a range is widened by ``MARGIN`` of itself at either end, for with two dozen features and two
 dozen tasks some feature of every new task lies a little beyond. A size beyond its widened range (rows, classes, length,
 parameters) or a model family that was never run is outside; of the other features, more than ``SHARE`` must be.
+
+A model beyond the earlier ones is a case of its own. What did well on other tasks is still worth a try on a new one;
+what did well on models a tenth of the size is not, for rates that suit those are too high here.
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ from foretune.surrogates import Encoder
 
 FEWEST_TASKS = 3
 MARGIN, SHARE, ALIKE = 0.5, 0.25, 2.0
+PARAMETERS = "model_parameters"
 SIZES = {
     "rows_train": "training rows",
     "classes": "classes",
     "words_mean": "words of a text",
-    "model_parameters": "parameters of the model",
+    PARAMETERS: "parameters",
 }
 """Features that are outside by themselves, and what they are called."""
 
@@ -36,9 +40,16 @@ WHAT = ("tuner", "objective", "pretrained_further")
 
 @dataclass(frozen=True)
 class Ground:
-    """Why earlier runs cannot speak, in a sentence; empty where nothing is against it."""
+    """Why earlier runs cannot speak, in a sentence; empty where nothing is against it.
+
+    Attributes:
+        too_few: there is next to nothing.
+        foreign: the model lies outside, whatever the task.
+        outside: the task does.
+    """
 
     too_few: str = ""
+    foreign: str = ""
     outside: str = ""
 
 
@@ -56,12 +67,21 @@ def ground(past: MetaDataset | None, pool: MetaDataset) -> Ground:
     encoder, task = Encoder.fit(past.take(past.succeeded)), pool.tasks[0]
     never = [name for name in unseen_by_all(encoder, pool) if name.partition("=")[0] in WHAT]
     families = {each.family for each in past.tasks}
-    sizes = [SIZES[name] for name in oversized(past.tasks, task)]
+    large = oversized(past.tasks, task)
+    sizes = [SIZES[name] for name in large if name != PARAMETERS]
     far = beyond(encoder, task)
+    if task.family not in families:
+        named = f"no earlier run is of a `{task.family or 'nameless'}` model ({', '.join(sorted(families))})"
+        return Ground(foreign=f"Earlier runs say nothing of this model: {named}.")
+    if PARAMETERS in large:
+        known = sorted({each.model.parameters for each in past.tasks if each.model and each.model.parameters})
+        span = " to ".join(f"{count:,}" for count in dict.fromkeys((known[0], known[-1])))
+        count = task.model.parameters if task.model else 0
+        return Ground(
+            foreign=f"Earlier runs say nothing of this model: it has {count:,} parameters, theirs have {span}."
+        )
     if never:
         said = f"none was made with {' and '.join(never)}"
-    elif task.family not in families:
-        said = f"no earlier run is of a `{task.family or 'nameless'}` model ({', '.join(sorted(families))})"
     elif sizes:
         said = " and ".join(sizes) + " are beyond theirs"
     elif len(far) > SHARE * len(encoder.features):
@@ -110,7 +130,7 @@ def sizes_of(task: MetaTask) -> dict[str, float]:
         "rows_train": task.rows.get("train"),
         "classes": task.features.get("classes"),
         "words_mean": task.features.get("words_mean"),
-        "model_parameters": task.model.parameters if task.model else None,
+        PARAMETERS: task.model.parameters if task.model else None,
     }
     return {name: math.log10(value) for name, value in found.items() if value}
 

@@ -94,6 +94,8 @@ class Transfer(Recommender):
         weak = ground(self.past, self.view)
         if weak.too_few:
             return "default", weak.too_few, None
+        if weak.foreign:
+            return "default", f"{weak.foreign} So the published default decides, and no score is foretold.", None
         instead, falls = ("portfolio", "the portfolio") if self.known else ("default", "the published default")
         if weak.outside:
             return instead, f"{weak.outside} So {falls} decides, and no score is foretold.", None
