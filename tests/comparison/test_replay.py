@@ -67,6 +67,9 @@ def test_every_pairing_says_on_how_many_groups_it_rests(done):
     assert row.sign_p == pytest.approx(2 / 2**6)
     assert row.wilcoxon_p == pytest.approx(2 / 2**6)
     assert row.low <= row.difference <= row.high
+    values = sorted((each.wilcoxon_p, each.holm_p) for each in done.pairings)
+    assert values[0][1] == pytest.approx(min(1.0, len(values) * values[0][0]))
+    assert all(before <= after for before, after in values)
 
 
 def test_regret_falls_with_the_budget_for_random_search(done):

@@ -26,7 +26,7 @@ def test_a_p_never_stands_without_its_n(done):
     for sentence in replay_tables.sentences(done):
         assert ("p = " in sentence) == ("n = 6" in sentence)
     names = [column.name for column in replay_tables.against(done).columns]
-    assert {"p, sign", "p, Wilcoxon", "n"} <= set(names)
+    assert {"p, sign", "p, Wilcoxon", "Holm", "n"} <= set(names)
 
 
 def test_the_worst_task_and_the_default_stand_beside_the_mean(done):

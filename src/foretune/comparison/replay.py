@@ -18,7 +18,7 @@ import numpy as np
 from foretune.comparison.replay_controls import CONTROLS, one_per_group
 from foretune.comparison.replay_pools import Held, held_out, noise_floor
 from foretune.comparison.replay_race import UNITS, Lap, race
-from foretune.comparison.replay_standings import Pairing, Standing, by_group, pairing, standing
+from foretune.comparison.replay_standings import Pairing, Standing, adjusted, by_group, pairing, standing
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import expected_at_random
 from foretune.recommenders import RECOMMENDERS
@@ -240,19 +240,21 @@ def run_replay(
         for name in regrets
         for at, budget in enumerate(wanted)
     )
-    pairings = tuple(
-        pairing(
-            (name, other),
-            budget,
-            regrets[name][..., at].mean(axis=1),
-            regrets[other][..., at].mean(axis=1),
-            groups,
-            noise[0] if noise else None,
-        )
-        for name in laps
-        for other in (DEFAULT, RANDOM)
-        if other in regrets
-        for at, budget in enumerate(wanted)
+    pairings = adjusted(
+        [
+            pairing(
+                (name, other),
+                budget,
+                regrets[name][..., at].mean(axis=1),
+                regrets[other][..., at].mean(axis=1),
+                groups,
+                noise[0] if noise else None,
+            )
+            for name in laps
+            for other in (DEFAULT, RANDOM)
+            if other in regrets
+            for at, budget in enumerate(wanted)
+        ]
     )
     settings = {
         "collection": collection, "protocol": protocol, "recommenders": list(recommenders), "budgets": list(wanted),

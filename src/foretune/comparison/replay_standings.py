@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from foretune.evaluation import mcnemar, wilcoxon
+from foretune.evaluation import holm, mcnemar, wilcoxon
 from foretune.evaluation.resampling import seed_bootstrap
 
 DRAWS = 10_000
@@ -55,7 +55,8 @@ class Pairing:
         n: groups of tasks.
         difference, low, high: the mean, and the 95 % percentile bootstrap over groups; NaN ends with one group.
         wins, losses: groups on which the first is better, or worse.
-        sign_p, wilcoxon_p: two-sided.
+        sign_p, wilcoxon_p: two-sided, each for itself.
+        holm_p: Wilcoxon's, adjusted for all pairings of the replay.
         below_noise: whether the difference is smaller than what a seed alone does; None where that is not known.
     """
 
@@ -71,6 +72,7 @@ class Pairing:
     sign_p: float
     wilcoxon_p: float
     below_noise: bool | None
+    holm_p: float = math.nan
 
 
 def by_group(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
@@ -146,3 +148,9 @@ def pairing(
         wilcoxon_p=wilcoxon(one, two).p,
         below_noise=None if noise is None else abs(float(differences.mean())) < noise,
     )
+
+
+def adjusted(pairings: Sequence[Pairing]) -> tuple[Pairing, ...]:
+    """The same, each with what its p is worth among so many."""
+    found = holm([each.wilcoxon_p for each in pairings])
+    return tuple(replace(each, holm_p=value.p) for each, value in zip(pairings, found, strict=True))

@@ -57,8 +57,8 @@ READING = (
     "A full-run equivalent is the work of one whole run. What was run in part is judged by what its whole run scores: "
     "the recommendation is a configuration.",
     "Intervals are percentile bootstraps over groups of tasks; with few groups they are too narrow, and the sign test "
-    "and Wilcoxon's beside them are the ones to believe. No p is adjusted for the number of pairs: of twenty pairs "
-    "that are alike, one has a p below .05.",
+    "and Wilcoxon's beside them are the ones to believe. Of twenty pairs that are alike, one has a p below .05: Holm's "
+    "is Wilcoxon's, adjusted for all pairs of the table.",
     "Under a control something was shuffled that a recommender might know. One that does as well there was lucky "
     "without it.",
 )
@@ -180,12 +180,23 @@ def against(replay: Replay) -> Table:
             f"{row.wins} : {row.losses}",
             f"{row.sign_p:.2g}",
             f"{row.wilcoxon_p:.2g}",
+            f"{row.holm_p:.2g}",
             units.count(row.n),
             "" if row.below_noise is None else "yes" if row.below_noise else "no",
         )
         for row in replay.pairings
     )
-    names = ("Budget", "Difference", "95 % bootstrap", "Better : worse", "p, sign", "p, Wilcoxon", "n", "Below noise")
+    names = (
+        "Budget",
+        "Difference",
+        "95 % bootstrap",
+        "Better : worse",
+        "p, sign",
+        "p, Wilcoxon",
+        "Holm",
+        "n",
+        "Below noise",
+    )
     columns = (Column("Pair"), *(Column(name, "number") for name in names))
     return Table("Paired over groups of tasks, in normalised regret; below 0 the first is better", columns, rows)
 
@@ -245,7 +256,7 @@ def _led(replay: Replay, budget: float) -> str:
 
 def _against(row: Pairing) -> str:
     direction = "below" if row.difference < 0 else "above" if row.difference > 0 else "from"
-    p = f"sign test p = {row.sign_p:.2g}, Wilcoxon p = {row.wilcoxon_p:.2g}, n = {row.n}"
+    p = f"Wilcoxon p = {row.wilcoxon_p:.2g}, {row.holm_p:.2g} among all pairs, n = {row.n}"
     noise = " That is less than a seed alone does." if row.below_noise else ""
     other = "random search in expectation" if row.second == RANDOM else f"the {row.second}"
     return (
