@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -142,12 +140,7 @@ def scores(runs: Runs) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def check_killed(plan: CollectionPlan, out: Path, kills: int, seed: int) -> None:
-    script = Path(__file__).with_name("killed_collection.py")
-    words = [sys.executable, str(script), json.dumps(plan.to_json()), str(out), str(kills), str(seed)]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(words, capture_output=True, encoding="utf-8", env=surroundings, timeout=280)
-    assert done.returncode == 0, done.stderr
+def check_killed(plan: CollectionPlan, out: Path) -> None:
     whole, resumed = (opened(plan, store=out / name) for name in ("whole", "killed"))
     held = [record.digest for record in resumed.store]
     assert len(held) == len(set(held)), "a finished run was repeated"
@@ -156,12 +149,16 @@ def check_killed(plan: CollectionPlan, out: Path, kills: int, seed: int) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_a_collection_killed_twice_ends_with_the_same_runs(plan, tmp_path: Path):
+def test_a_collection_killed_twice_ends_with_the_same_runs(plan, kill_workers, tmp_path: Path):
     asked = plan(configs=3, repeats=0)
-    check_killed(replace(asked, tasks=asked.tasks[:1]), tmp_path, kills=2, seed=1)
+    asked = replace(asked, tasks=asked.tasks[:1])
+    kill_workers("collection", asked, replace(asked, configs=2), tmp_path, kills=2, seed=1)
+    check_killed(asked, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_a_collection_killed_twenty_times_ends_with_the_same_runs(plan, tmp_path: Path):
-    check_killed(plan(configs=12, steps=[10, 20]), tmp_path, kills=20, seed=0)
+def test_a_collection_killed_twenty_times_ends_with_the_same_runs(plan, kill_workers, tmp_path: Path):
+    asked = plan(configs=12, steps=[10, 20])
+    kill_workers("collection", asked, plan(configs=2, repeats=0), tmp_path, kills=20, seed=0)
+    check_killed(asked, tmp_path)

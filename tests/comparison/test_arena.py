@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from foretune.comparison import Protocol, compare
 from foretune.comparison.cells import Cells
 from foretune.comparison.harness import opened
 from foretune.comparison.plan import FLOORS, Plan
+from foretune.comparison.protocol import shorter
 from foretune.comparison.verdict import judge
 from foretune.comparison.worker import work
 from foretune.errors import UsageError
@@ -154,17 +153,11 @@ def test_a_claim_dies_with_its_holder(tmp_path: Path):
         assert mine
 
 
-def killed(protocol: Protocol, out: Path, kills: int, seed: int) -> dict[str, Any]:
-    script = Path(__file__).with_name("killed_comparison.py")
-    words = [sys.executable, str(script), json.dumps(protocol.to_json()), str(out), str(kills), str(seed)]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(words, capture_output=True, encoding="utf-8", env=surroundings, timeout=280)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def shortest(protocol: Protocol) -> Protocol:
+    return shorter(protocol, steps=1, tasks=1, methods=1, seeds=1, test_rows=4)
 
 
-def check_killed(protocol: Protocol, out: Path, kills: int, seed: int) -> None:
-    killed(protocol, out, kills, seed)
+def check_killed(protocol: Protocol, out: Path) -> None:
     whole, resumed = (opened(protocol, store=out / name) for name in ("whole", "killed"))
     assert tables(judge(resumed)) == tables(judge(whole))
     held = [record.digest for record in resumed.store]
@@ -172,17 +165,20 @@ def check_killed(protocol: Protocol, out: Path, kills: int, seed: int) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_a_comparison_killed_a_few_times_ends_with_the_same_tables(protocol, tmp_path: Path):
-    check_killed(protocol(methods=["lora"], contrasts="none"), tmp_path, kills=4, seed=1)
+def test_a_comparison_killed_a_few_times_ends_with_the_same_tables(protocol, kill_workers, tmp_path: Path):
+    asked = protocol(methods=["lora"], contrasts="none")
+    kill_workers("comparison", asked, shortest(asked), tmp_path, kills=4, seed=1)
+    check_killed(asked, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_a_comparison_killed_twenty_times_ends_with_the_same_tables(protocol, tmp_path: Path):
+def test_a_comparison_killed_twenty_times_ends_with_the_same_tables(protocol, kill_workers, tmp_path: Path):
     asked = protocol(
         methods=["lora", "full", "adaptive"], shots=[4, 8], data_seeds=[0, 1, 2, 3], steps=30, selection="dev"
     )
-    check_killed(asked, tmp_path, kills=20, seed=0)
+    kill_workers("comparison", asked, shortest(asked), tmp_path, kills=20, seed=0)
+    check_killed(asked, tmp_path)
 
 
 def test_check_13_a_killed_run_leaves_a_status_and_no_scores(protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
