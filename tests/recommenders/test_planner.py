@@ -9,7 +9,8 @@ import pytest
 from foretune.errors import UsageError
 from foretune.recommenders import Measured, Planner, plan, published
 from foretune.recommenders.ground import nearest
-from foretune.recommenders.plan import RANKED, noise_floor
+from foretune.recommenders.noise import noise_floor
+from foretune.recommenders.plan import RANKED
 from foretune.recommenders.transfer import MODES
 from foretune.records import Plan
 
@@ -57,6 +58,19 @@ def test_the_ranking_is_by_worth_and_holds_the_default():
     assert f"expected to reach accuracy {made.default.score:.3f}" in text(made)
     assert made.best.interval[0] <= made.best.score <= made.best.interval[1]
     assert made.best.p_fail == 0.05
+
+
+def test_an_interval_allows_for_a_dev_set_smaller_than_those_of_the_earlier_tasks():
+    """The oracle's is 0.1 either way, and the earlier dev sets have 32 rows."""
+    few = replace(NEW, rows={"train": 90, "dev": 8})
+    as_told, wider = (planner().plan(earlier_runs.situation(of)) for of in (NEW, few))
+    assert as_told.best.interval == pytest.approx((as_told.best.score - 0.1, as_told.best.score + 0.1))
+    assert "smaller than theirs" not in text(as_told)
+    assert wider.best.score == as_told.best.score
+    chance = wider.best.score * (1 - wider.best.score)
+    half = (0.1**2 + 1.2815515655446004**2 * chance * (1 / 8 - 1 / 32)) ** 0.5
+    assert wider.best.interval == pytest.approx((wider.best.score - half, min(1.0, wider.best.score + half)))
+    assert "allows for a dev set smaller than theirs" in text(wider)
 
 
 def test_the_default_is_shown_even_when_it_is_far_behind():

@@ -17,6 +17,7 @@ from foretune.errors import UsageError
 from foretune.recommenders.default import Default
 from foretune.recommenders.foresight import Forecasts, Foresight, foresee
 from foretune.recommenders.ground import nearest
+from foretune.recommenders.noise import noise_floor, widened
 from foretune.recommenders.pool import DEFAULT, SIZE, Pool, make_pool, plain_of, unstarted
 from foretune.recommenders.published import published
 from foretune.recommenders.situation import Situation
@@ -27,8 +28,6 @@ from foretune.store.metadataset import CELLS, MetaDataset
 from foretune.surrogates.base import LEVEL
 
 RANKED = 10
-FEWEST_REPEATS = 5
-"""Runs of a configuration on a task beyond the first, over all of them, from which a noise floor is told."""
 
 
 def plan(situation: Situation, past: MetaDataset | None = None, mode: str = "one-shot", *, seed: int = 0) -> Plan:
@@ -81,7 +80,8 @@ class Planner:
         shown = ranking[:RANKED]
         if 0 in ranking and 0 not in shown:
             shown = [*shown[:-1], 0]
-        made = expected([pool.offered[place] for place in shown], shown, told, situation, self._learned)
+        allowed = told and widened(told, self.past, situation.task)
+        made = expected([pool.offered[place] for place in shown], shown, allowed, situation, self._learned)
         tied, about_ties = self._ties(made, told, shown, situation)
         about_task = tuple(self._about(place, distance) for place, distance in nearest(self.past, situation.task))
         return Plan(
@@ -89,7 +89,7 @@ class Planner:
             Transfer.name,
             (
                 *recommender.evidence,
-                *self._about_choice(recommender, made),
+                *self._about_choice(recommender, made, wider=allowed is not told),
                 *about_default(made, situation),
                 *about_ties,
                 *about_cost(made),
@@ -142,7 +142,7 @@ class Planner:
             fits &= ~(asked.seconds > situation.budget_seconds)
         return [place for place, fit in zip(ranking, fits, strict=True) if fit or place == 0] or [0]
 
-    def _about_choice(self, recommender: Transfer, made: tuple[Recommendation, ...]) -> tuple[str, ...]:
+    def _about_choice(self, recommender: Transfer, made: tuple[Recommendation, ...], *, wider: bool) -> tuple[str, ...]:
         best = made[0]
         if recommender.rule == "portfolio":
             return ("The order is that of a portfolio: together these did best on the earlier tasks.",)
@@ -156,7 +156,8 @@ class Planner:
             checked = (
                 "its width was checked on tasks left out" if _calibrated(recommender) else "its width is unchecked"
             )
-            said.append(f"An interval is meant to hold {LEVEL:.0%} of the runs; {checked}.")
+            allows = ", and it allows for a dev set smaller than theirs" if wider else ""
+            said.append(f"An interval is meant to hold {LEVEL:.0%} of the runs; {checked}{allows}.")
         return tuple(said)
 
     def _ties(
@@ -262,30 +263,6 @@ def _candidates(pipelines: Sequence[Recommendation], situation: Situation) -> Me
     assert situation.task is not None
     configs = [plain_of(each, situation) for each in pipelines]
     return unstarted(situation.task, configs, [each.schedule.steps for each in pipelines])
-
-
-def noise_floor(past: MetaDataset, situation: Situation) -> tuple[float | None, str]:
-    """The difference below which two scores cannot be told apart, and what it is.
-
-    The standard deviation of a score over repetitions of a pipeline with other seeds, pooled over the past runs that
-    have the metric; where there are too few, of an accuracy near the middle on as many rows as dev has.
-    """
-    task = situation.task
-    assert task is not None
-    squares, spare = 0.0, 0
-    same = np.array([other.metric == task.metric for other in past.tasks])[past.task] & past.succeeded
-    found: dict[tuple[int, str], list[float]] = {}
-    for place in np.flatnonzero(same):
-        found.setdefault((int(past.task[place]), str(past.config_ids[place])), []).append(float(past.score[place]))
-    for scores in found.values():
-        squares += float(np.var(scores)) * len(scores)
-        spare += len(scores) - 1
-    if spare >= FEWEST_REPEATS:
-        return (squares / spare) ** 0.5, "the spread of a run over seeds"
-    rows = task.rows.get("dev", 0)
-    if task.metric == "accuracy" and rows:
-        return 0.5 / rows**0.5, f"which {rows} dev rows cannot resolve"
-    return None, ""
 
 
 def about_default(made: tuple[Recommendation, ...], situation: Situation) -> tuple[str, ...]:

@@ -1,0 +1,67 @@
+"""Noise: what a score would have been with another seed, or with other dev rows of the same number.
+
+Two scores that differ by less than a repetition does are tied. And a dev set of a dozen rows moves a score by more than
+most pipelines do: where the dev set at hand is smaller than those of the earlier tasks, an interval that was checked on
+these is too narrow here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from foretune.recommenders.foresight import TAIL, Forecasts
+from foretune.recommenders.situation import Situation
+from foretune.records import MetaTask
+from foretune.store.metadataset import MetaDataset
+
+FEWEST_REPEATS = 5
+"""Runs of a configuration on a task beyond the first, over all of them, from which a noise floor is told."""
+
+SURE = 0.05
+"""An accuracy is taken to be at least so far from 0 and 1, where a proportion would have no spread."""
+
+
+def noise_floor(past: MetaDataset, situation: Situation) -> tuple[float | None, str]:
+    """The difference below which two scores cannot be told apart, and what it is.
+
+    The standard deviation of a score over repetitions of a pipeline with other seeds, pooled over the past runs that
+    have the metric; where there are too few, of an accuracy near the middle on as many rows as dev has.
+    """
+    task = situation.task
+    assert task is not None
+    squares, spare = 0.0, 0
+    same = np.array([other.metric == task.metric for other in past.tasks])[past.task] & past.succeeded
+    found: dict[tuple[int, str], list[float]] = {}
+    for place in np.flatnonzero(same):
+        found.setdefault((int(past.task[place]), str(past.config_ids[place])), []).append(float(past.score[place]))
+    for scores in found.values():
+        squares += float(np.var(scores)) * len(scores)
+        spare += len(scores) - 1
+    if spare >= FEWEST_REPEATS:
+        return (squares / spare) ** 0.5, "the spread of a run over seeds"
+    rows = task.rows.get("dev", 0)
+    if task.metric == "accuracy" and rows:
+        return 0.5 / rows**0.5, f"which {rows} dev rows cannot resolve"
+    return None, ""
+
+
+def widened(told: Forecasts, past: MetaDataset, task: MetaTask) -> Forecasts:
+    """``told`` with intervals that allow for a dev set smaller than those of ``past``: the variance of a proportion on
+    so many rows, less what the earlier dev sets had of it, is added to that of the interval. Of an accuracy alone.
+
+    Returns:
+        ``told`` itself where there is nothing to allow for.
+    """
+    rows = [other.rows["dev"] for other in past.tasks if other.metric == task.metric and other.rows.get("dev")]
+    here = task.rows.get("dev", 0)
+    if task.metric != "accuracy" or not rows or not here:
+        return told
+    more = 1 / here - float(np.mean(1 / np.array(rows)))
+    if more <= 0:
+        return told
+    chance = np.clip(told.mean, SURE, 1 - SURE)
+    spread = TAIL**2 * more * chance * (1 - chance)
+    low, high = (np.sqrt((end - told.mean) ** 2 + spread) for end in (told.low, told.high))
+    return replace(told, low=np.maximum(0.0, told.mean - low), high=np.minimum(1.0, told.mean + high))
