@@ -1,8 +1,11 @@
 """recommend: which earlier runs are learned from, what is left out and said, and what the user fixed stays fixed."""
 
 import json
+import pickle
+import socket
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +101,38 @@ def test_with_an_empty_store_the_plan_is_the_published_one(task, bert, store):
     assert (plan.recommender, plan.best.tuner.name) == ("default", "lora")
     assert NOTHING in plan.evidence
     assert plan == planned(task, bert, recommender="default")
+
+
+def test_check_12_a_plan_from_earlier_runs_needs_no_network(task, bert, store, about, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    keep(store, earlier(about))
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert planned(task, bert).recommender == "transfer"
+
+
+def test_check_12_nothing_is_pickled_on_the_way(task, bert, store, about, monkeypatch):
+    """Neither what is learned nor what is kept: a pickle runs whatever its writer wanted."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("something was pickled")
+
+    for name in ("dump", "dumps", "load", "loads"):
+        monkeypatch.setattr(pickle, name, refuse)
+    keep(store, earlier(about))
+    assert planned(task, bert).recommender == "transfer"
+    imported = {line.split()[1].split(".")[0] for line in imports()}
+    assert not imported & {"pickle", "cPickle", "dill", "joblib", "cloudpickle", "shelve", "marshal"}
+
+
+def imports():
+    """Every line of the package that imports something."""
+    for path in Path(foretune.__file__).parent.rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.lstrip().startswith(("import ", "from ")):
+                yield line
 
 
 def test_imported_runs_of_foretune_decide_and_the_recommender_can_be_left_out(task, bert, store, about):
