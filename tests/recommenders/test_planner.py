@@ -60,6 +60,14 @@ def test_the_ranking_is_by_worth_and_holds_the_default():
     assert made.best.p_fail == 0.05
 
 
+def test_without_a_number_to_say_the_plan_says_why():
+    unknown = replace(NEW, metric="mcc")
+    made = planner(numbers=False).plan(earlier_runs.situation(unknown))
+    assert made.recommender == "transfer"
+    assert made.best.score is None
+    assert "No score is foretold: nothing that is known before training is in the unit of mcc." in text(made)
+
+
 def test_an_interval_allows_for_a_dev_set_smaller_than_those_of_the_earlier_tasks():
     """The oracle's is 0.1 either way, and the earlier dev sets have 32 rows."""
     few = replace(NEW, rows={"train": 90, "dev": 8})

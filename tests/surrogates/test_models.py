@@ -22,8 +22,10 @@ CONFIG = {"lr": 1e-3, "variant": "deep", "targets": "all", "rescale": True}
 
 
 def with_features(data, features, direction="max"):
+    metric = "accuracy" if direction == "max" else "loss"
     tasks = [
-        replace(task, features=dict(each), direction=direction) for task, each in zip(data.tasks, features, strict=True)
+        replace(task, features=dict(each), direction=direction, metric=metric)
+        for task, each in zip(data.tasks, features, strict=True)
     ]
     return replace(data, tasks=tuple(tasks))
 
@@ -50,6 +52,24 @@ def test_an_anchor_is_of_the_task_and_none_is_not_0():
     assert np.array_equal(found, np.repeat([0.4, np.nan, 0.6], 4), equal_nan=True)
     assert Anchor("start").of(data) == pytest.approx(np.repeat([0.2, 0.23, 0.26], 4))
     assert set(Anchor("none").of(data)) == {0.0}
+
+
+def test_an_anchor_in_another_unit_is_none():
+    """The landmark is an accuracy, and says nothing in the unit of a correlation."""
+    data = made_store(3, 4)
+    tasks = tuple(replace(task, metric="mcc") for task in data.tasks)
+    assert np.isnan(Anchor("landmark_probe").of(replace(data, tasks=tasks))).all()
+
+
+def test_of_a_metric_that_no_anchor_serves_nothing_is_foretold_until_something_was_seen():
+    past, new = made_store(6, 8), made_store(1, 8, first=6)
+    pool = replace(new, tasks=tuple(replace(task, metric="mcc") for task in new.tasks)).take(new.succeeded)
+    nothing, some = np.zeros(len(pool), np.int64), np.where(np.arange(len(pool)) == 0, 3, 0)
+    for model in (ZeroShot(1, 20), QuantileBoosting(20)):
+        assert np.isnan(model.fit(past).predict(hidden(pool, nothing), nothing).mean).all()
+    told = model.predict(hidden(pool, some), some)
+    assert np.isfinite(told.mean).all()
+    assert told.mean[0] >= pool.curves["score"][0, :3].max()
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.integers(0, 3)), min_size=1), st.floats(0.01, 1))

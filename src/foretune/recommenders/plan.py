@@ -152,6 +152,9 @@ class Planner:
             said = []
         if best.origin == DEFAULT:
             said.append("No candidate is expected to do better than the published default, so it comes first.")
+        if best.score is None:
+            metric = recommender.view.tasks[0].metric
+            said.append(f"No score is foretold: nothing that is known before training is in the unit of {metric}.")
         if best.interval is not None:
             checked = (
                 "its width was checked on tasks left out" if _calibrated(recommender) else "its width is unchecked"

@@ -4,8 +4,8 @@ Scores of different tasks share no scale: .7 is a triumph on one task and chance
 gain over an anchor and add it back for the task at hand. A fit uses one kind of anchor, the one that most of its tasks
 have; on a tie the earlier of ``KINDS``. Tasks without it teach no score, though they still teach an order.
 
-- ``landmark_probe``: what a linear model on the frozen base model scores, of metrics of which more is better.
-- ``zero_shot_loss``: the loss of the untrained model, of losses.
+- ``landmark_probe``: the accuracy (of numbers, the correlation) of a linear model on the frozen base model.
+- ``zero_shot_loss``: the loss of the untrained model.
 - ``untrained``: a feature that importers write, the median loss before the first step.
 - ``start``: the median score before the first step, over the runs of the task at hand.
 - ``none``: the score itself, where no task of the fit has an anchor.
@@ -24,7 +24,8 @@ from foretune.surrogates.base import Forecast
 KINDS = ("landmark_probe", "zero_shot_loss", "untrained", "start")
 NONE = "none"
 
-_SIGN = {"landmark_probe": 1, "zero_shot_loss": -1, "untrained": -1}
+_OF = {"landmark_probe": ("accuracy", "pearson", "spearman"), "zero_shot_loss": ("loss", "nll")}
+"""The metrics in whose unit an anchor is: .8 of accuracy says little of .3 of a correlation with the labels."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,23 @@ class Anchor:
         order: np.ndarray,
         gains: tuple[np.ndarray, np.ndarray, np.ndarray],
         calibrated: bool,
+        zero: np.ndarray | None = None,
     ) -> Forecast:
         """A forecast in raw units.
 
         Args:
             order: ``(n,)`` larger is preferred.
             gains: low, middle and high gain over the anchor, ``(n,)`` each.
+            zero: ``(n,)`` what they are gains over instead.
         """
-        worst, mean, best = (self.of(pool) + pool.sign * gain for gain in gains)
+        worst, mean, best = ((self.of(pool) if zero is None else zero) + pool.sign * gain for gain in gains)
         return Forecast(order, mean, np.minimum(worst, best), np.maximum(worst, best), calibrated)
 
 
 def _feature(task: MetaTask, name: str) -> float:
     value = task.features.get(name, np.nan)
-    return value if task.sign == _SIGN[name] and np.isfinite(value) else np.nan
+    fits = task.metric in _OF[name] if name in _OF else task.sign < 0
+    return value if fits and np.isfinite(value) else np.nan
 
 
 def _median(values: np.ndarray) -> float:

@@ -67,7 +67,8 @@ class QuantileBoosting(Surrogate):
         over = (seen >= CELLS) & np.isfinite(least)
         base = _base(pool, everyone, seen, zero)
         low, middle, high = (base + np.where(over, 0.0, np.maximum(gain, least)) for gain in (low, middle, high))
-        return self._anchor.forecast(pool, middle, (low, middle, high), self._widths is not None)
+        known = zero if np.isfinite(best_seen(pool, seen)).any() else None
+        return self._anchor.forecast(pool, middle, (low, middle, high), self._widths is not None, known)
 
 
 def _base(runs: MetaDataset, run: np.ndarray, seen: np.ndarray, zero: np.ndarray) -> np.ndarray:
@@ -77,7 +78,8 @@ def _base(runs: MetaDataset, run: np.ndarray, seen: np.ndarray, zero: np.ndarray
 
 
 def _zero(pool: MetaDataset, seen: np.ndarray, anchor: np.ndarray) -> np.ndarray:
-    """``(n,)`` anchors; where the task has none, the median of the best that was seen, for an order needs some zero."""
+    """``(n,)`` anchors; where the task has none, the median of the best that was seen: it is in the right unit, and no
+    worse a zero than another."""
     best = best_seen(pool, seen) * pool.sign
     known = best[np.isfinite(best)]
     return np.where(np.isfinite(anchor), anchor, np.median(known) if len(known) else 0.0)
