@@ -3,8 +3,14 @@ shipped runs, so that what is recommended does not change with them."""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,3 +32,18 @@ def pytest_configure(config: pytest.Config) -> None:
         store = tempfile.TemporaryDirectory(prefix="foretune-store-")
         os.environ["FORETUNE_STORE"] = store.name
         config.add_cleanup(store.cleanup)
+
+
+@pytest.fixture(scope="session")
+def kill_workers() -> Callable[..., None]:
+    """``kill_workers(room, asked, warm, out, kills, seed)``: see ``killed_workers.py``."""
+
+    def run(room: str, asked: Any, warm: Any, out: Path, kills: int, seed: int) -> None:
+        plain = [json.dumps(each.to_json()) for each in (asked, warm)]
+        words = [sys.executable, str(Path(__file__).parent / "tests" / "killed_workers.py"), room, *plain]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        words += [str(out), str(kills), str(seed)]
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", env=env, timeout=280)
+        assert done.returncode == 0, done.stderr
+
+    return run
