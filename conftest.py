@@ -22,6 +22,10 @@ settings.load_profile("foretune")
 """No property fails because a machine is busy; what CI finds, it finds again. At home every call searches anew."""
 
 
+collect_ignore_glob = ["*/conftest.py"]
+"""They hold no examples, and under one name each the search for examples would take one for another."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything imports torch. What the developer has set stays."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -137,6 +137,7 @@ def prepare_plan(
     say: Say = lambda line: None,
     began: float | None = None,
     texts: Texts | None = None,
+    apart: HeldTexts | None = None,
 ) -> Draft:
     """Open everything, ask the recommender, and lay the user's options over its answer.
 
@@ -146,6 +147,7 @@ def prepare_plan(
         say: told what was detected.
         began: when the budget began to run, on the monotonic clock; None is now.
         texts: from ``unlabelled``, where they are read already.
+        apart: from ``held``, likewise.
 
     Raises:
         ForetuneError: the task, the model or an option cannot be, or the memory or the budget is not enough.
@@ -169,7 +171,8 @@ def prepare_plan(
     made = make_objective(objective).for_task(task.schema, tables_of(rows, task), Seeds.all(options.seed), checkpoint)
     asks = None if plan else adviser(task, rows, checkpoint, objective, options)
     asked = plan or _asked(asks)
-    config = replace(run_config(task, checkpoint.ref, asked, options, len(rows.train)), held=held(task, options))
+    config = run_config(task, checkpoint.ref, asked, options, len(rows.train))
+    config = replace(config, held=apart or held(task, options))
     tuner = make_tuner(config.tuner)
     require_untrained(made, tuner)
     if config.held is not None:

@@ -78,7 +78,8 @@ def tune(
     texts = unlabelled(opened, options)
     if texts is not None:
         request["texts"] = texts.fingerprint
-    if (apart := held(opened, options)) is not None:
+    apart = held(opened, options)
+    if apart is not None:
         request["held"] = apart.fingerprint
     folder = Path(out) if out is not None else default_out(opened, options, request)
     found = requests.found(folder, request, overwrite)
@@ -91,7 +92,7 @@ def tune(
         say(f"`{folder}` holds this run, {_state(found)}: going on.")
         draft = _kept(opened, options, found, folder)
     else:
-        draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began, texts=texts)
+        draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began, texts=texts, apart=apart)
         for line in (draft.sentence(), *draft.notes):
             say(line)
         draft = replace(draft, task=replace(draft.task, notes=(*draft.task.notes, *draft.notes)))
