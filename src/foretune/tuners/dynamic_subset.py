@@ -192,7 +192,7 @@ class SubsetTuner(Tuner):
         if not silos:
             return {}
         return {
-            "churn": sum(silo.change.entered for silo in silos) / sum(silo.k for silo in silos),
+            "churn": sum(float(silo.change.entered) for silo in silos) / sum(silo.k for silo in silos),
             "least_displacement": sum(silo.least() for silo in silos) / len(silos),
             **subset.movement.monitor(silos),
         }

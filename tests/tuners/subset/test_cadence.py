@@ -9,8 +9,9 @@ from foretune.errors import UsageError
 from foretune.testing import toys
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
 from foretune.tuners.subset.model import dst_optimizer, subset_of
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Adafactor
-from foretune.tuners.subset.silo import DISTANCES, Part, Silo, register_distance
+from foretune.tuners.subset.silo import DISTANCES, Silo, register_distance
 
 ARCHITECTURES = ["bert", "gpt2", "llama", "t5"]
 

@@ -16,8 +16,9 @@ from foretune.testing.contracts import train
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
 from foretune.tuners.subset.experts import ExpertSilo
 from foretune.tuners.subset.model import learned, subset_of
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Whole
-from foretune.tuners.subset.silo import DISTANCES, Part, Silo
+from foretune.tuners.subset.silo import DISTANCES, Silo
 
 
 @given(st.data(), st.sampled_from(sorted(DISTANCES)), st.integers(1, 6), st.booleans())

@@ -50,7 +50,7 @@ def stored(model: nn.Module) -> str:
 def same_subsets(one: nn.Module, other: nn.Module) -> bool:
     pairs = zip(subset_of(one).parts, subset_of(other).parts, strict=True)
     kept = ("index", "shadow", "old")
-    return all(p.name == q.name and all(torch.equal(vars(p)[k], vars(q)[k]) for k in kept) for p, q in pairs)
+    return all(p.name == q.name and all(torch.equal(getattr(p, k), getattr(q, k)) for k in kept) for p, q in pairs)
 
 
 @pytest.fixture

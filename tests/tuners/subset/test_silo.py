@@ -16,8 +16,9 @@ from foretune.errors import DivergedError, UsageError
 from foretune.testing import toys
 from foretune.tuners.dynamic_subset import DynamicSubset
 from foretune.tuners.subset.model import save, subset_of
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Adafactor, AdamW, Rule, Whole
-from foretune.tuners.subset.silo import DISTANCES, Part, Silo, budget
+from foretune.tuners.subset.silo import DISTANCES, Silo, budget
 from foretune.tuners.subset.topk import merged, threshold, top
 
 finite = st.floats(0, 2.0**100, width=32)

@@ -15,8 +15,9 @@ from foretune.testing import toys
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
 from foretune.tuners.subset.model import at_base
 from foretune.tuners.subset.movement import Static
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Whole
-from foretune.tuners.subset.silo import DISTANCES, Part, Silo
+from foretune.tuners.subset.silo import DISTANCES, Silo
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 shapes = st.lists(st.sampled_from([(5,), (1, 4), (3, 4), (2, 3, 2)]), min_size=1, max_size=4)

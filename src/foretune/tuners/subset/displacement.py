@@ -16,7 +16,7 @@ from torch import nn
 
 from foretune.records import OUTSIDE, Displacement, Spread
 from foretune.tuners.subset.model import network_of, silo_of, whole_subset_of
-from foretune.tuners.subset.silo import Part
+from foretune.tuners.subset.part import Part
 from foretune.tuners.targets import transposed
 
 if TYPE_CHECKING:

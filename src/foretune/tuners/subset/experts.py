@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import torch
 
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import Proposal
-from foretune.tuners.subset.silo import Change, Distance, Entry, Part, Silo, absolute
+from foretune.tuners.subset.silo import Change, Distance, Entry, Silo, absolute
 from foretune.tuners.subset.topk import reaching
 
 
@@ -22,7 +23,8 @@ class ExpertSilo(Silo):
         self, name: str, parts: Sequence[Part], each: int, distance: Distance = absolute, left: bool = False
     ) -> None:
         (part,) = parts
-        self.experts, self.each = part.parameter.shape[0], each
+        self.experts = self.groups = part.parameter.shape[0]
+        self.each = each
         super().__init__(name, parts, self.experts * each, distance, left)
 
     def judge(self, proposals: Sequence[Proposal]) -> list[Entry]:

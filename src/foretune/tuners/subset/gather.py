@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers.pytorch_utils import Conv1D
 
-from foretune.tuners.subset.silo import Part
+from foretune.tuners.subset.part import Part
 
 CHUNK = 1 << 22
 """Products of a token's numbers held at a time."""

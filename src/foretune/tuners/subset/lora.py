@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from foretune.tuners.subset.silo import Part
+    from foretune.tuners.subset.part import Part
 
 ADAPTER = "default"
 

@@ -18,10 +18,11 @@ from foretune.tuners.heads import keep_float32, within
 from foretune.tuners.subset.experts import ExpertSilo
 from foretune.tuners.subset.guarded import GuardedOptimizer
 from foretune.tuners.subset.movement import Movement
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.quantised import described
 from foretune.tuners.subset.rules import Rule
 from foretune.tuners.subset.sharded import ShardedSilo, as_shards, copy_into, full, part_of
-from foretune.tuners.subset.silo import Part, Silo, budget, distance_named
+from foretune.tuners.subset.silo import Silo, budget, distance_named
 from foretune.tuners.targets import leaf, linears, norms
 
 if TYPE_CHECKING:

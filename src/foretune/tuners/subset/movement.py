@@ -15,11 +15,9 @@ from functools import partial
 import torch
 
 from foretune.tuners.subset.cadence import PRESETS, Cadence
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import Proposal, State
-from foretune.tuners.subset.silo import Part, Silo
-
-Second = Callable[[], Sequence[torch.Tensor]]
-"""The second half of a step, which changes weights; returns for each part the flat places that went back."""
+from foretune.tuners.subset.silo import Second, Silo
 
 
 class Movement(ABC):
@@ -37,6 +35,11 @@ class Movement(ABC):
     @property
     def gathers(self) -> bool:
         """Where they do not, only gradients of the subset are computed."""
+        return False
+
+    @property
+    def certifies(self) -> bool:
+        """Whether ``follows`` wants to know how near to the base a weight of the subset lies."""
         return False
 
     def follows(self, silo: Silo, step: int, steps: int, reach: float | None) -> bool:
@@ -83,6 +86,10 @@ class Moving(Movement):
     def gathers(self) -> bool:
         return self.gather and not self.steady
 
+    @property
+    def certifies(self) -> bool:
+        return self.cadence.certify
+
     def follows(self, silo: Silo, step: int, steps: int, reach: float | None) -> bool:
         if silo.chosen < silo.k:
             return False
@@ -90,7 +97,7 @@ class Moving(Movement):
         return silo.certain or not self.cadence.competes(step, steps)
 
     def judge(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> Second:
-        return partial(silo.move, silo.judge(proposals))
+        return silo.decide(proposals)
 
     def monitor(self, silos: Sequence[Silo]) -> dict[str, float]:
         if self.steady:

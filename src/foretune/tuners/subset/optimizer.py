@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from foretune.errors import UsageError
 from foretune.tuners.subset.gather import Tap, tapped
 from foretune.tuners.subset.movement import Movement, Second
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.processes import (
     EVERY,
     require_agreement,
@@ -24,7 +25,7 @@ from foretune.tuners.subset.processes import (
     require_unscaled,
 )
 from foretune.tuners.subset.rules import Proposal, Rule
-from foretune.tuners.subset.silo import Part, Silo
+from foretune.tuners.subset.silo import Silo
 
 
 class SubsetOptimizer(Optimizer):
@@ -97,7 +98,7 @@ class SubsetOptimizer(Optimizer):
         """Move every weight, keep the farthest, put the others back.
 
         Raises:
-            DivergedError: a displacement is not finite; weights of silos already done have moved.
+            DivergedError: a displacement is not finite; weights of other silos may have moved.
             UsageError: the step is compiled, gradients are scaled or missing, or processes hold different subsets.
         """
         require_uncompiled()
@@ -116,6 +117,7 @@ class SubsetOptimizer(Optimizer):
             self._forget(silo, self._judged.pop(silo.name)())
             if not self.movement.steady:
                 self._count(silo)
+        self._ask()
         if self._whole is not None:
             for group, source in zip(self._whole.param_groups, self._source, strict=True):
                 group["lr"], group["weight_decay"] = source["lr"], source["weight_decay"]
@@ -132,6 +134,20 @@ class SubsetOptimizer(Optimizer):
             for part in silo.parts:
                 if part.name in self.taps:
                     self.taps[part.name].wanted = follows
+
+    def _ask(self) -> None:
+        """Ask the devices, once for all silos on them, what within a step would have made the program wait for each:
+        whether it was finite, and how near to the base the subsets lie, if that is needed.
+
+        Raises:
+            DivergedError: see ``step``.
+        """
+        asked = [silo for silo in self.silos if silo.finite is not None]
+        if spoiled := [silo for silo, fine in zip(asked, _numbers([s.finite for s in asked]), strict=True) if not fine]:
+            raise spoiled[0].diverged()
+        if self.movement.certifies:
+            for silo, least in zip(asked, _numbers([silo.nearest() for silo in asked]), strict=True):
+                silo.remember(least)
 
     def _follows(self, silo: Silo) -> bool:
         first = silo.parts[0].parameter
@@ -191,11 +207,9 @@ class SubsetOptimizer(Optimizer):
         for part, places in zip(silo.parts, gone, strict=False):
             for name in self.rule.per_weight:
                 moment = self.state[part.parameter][name].view(-1)
-                if self.dropped == "reset":
-                    moment.index_fill_(0, places, 0.0)
-                else:
-                    kept = moment.index_select(0, part.index)
-                    moment.zero_().scatter_(0, part.index, kept)
+                kept = moment.index_select(0, part.index)
+                cleared = moment.index_fill_(0, places, 0.0) if self.dropped == "reset" else moment.zero_()
+                cleared.scatter_(0, part.index, kept)
 
     def _others(self, parts: set[torch.Tensor]) -> tuple[Optimizer | None, list[dict[str, Any]]]:
         """AdamW over what is in no silo, and the groups that its rates are taken from."""
@@ -243,3 +257,15 @@ class SubsetOptimizer(Optimizer):
 
             handle = silo.parts[0].parameter.register_post_accumulate_grad_hook(judge)
             weakref.finalize(self, handle.remove)
+
+
+def _numbers(values: Sequence[torch.Tensor | None]) -> list[float]:
+    """Tensors without sizes as numbers, of each device in one transfer."""
+    found: dict[int, float] = {}
+    by_device: dict[torch.device, dict[int, torch.Tensor]] = {}
+    for i, value in enumerate(values):
+        assert value is not None
+        by_device.setdefault(value.device, {})[i] = value
+    for own in by_device.values():
+        found |= dict(zip(own, torch.stack(list(own.values())).tolist(), strict=True))
+    return [found[i] for i in range(len(values))]

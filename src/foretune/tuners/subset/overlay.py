@@ -16,9 +16,9 @@ from torch import nn
 from foretune.errors import ModelError, UsageError
 from foretune.tuners.heads import within
 from foretune.tuners.subset.model import ATTRIBUTE, network_of
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.processes import require_one_process
 from foretune.tuners.subset.quantised import Reader, reader_of
-from foretune.tuners.subset.silo import Part
 from foretune.tuners.targets import leaf
 
 if TYPE_CHECKING:

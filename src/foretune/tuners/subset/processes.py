@@ -9,7 +9,7 @@ import torch
 from torch import distributed, nn
 
 from foretune.errors import UsageError
-from foretune.tuners.subset.silo import Part
+from foretune.tuners.subset.part import Part
 
 EVERY = 50
 """Steps from one comparison of the processes' subsets to the next."""

@@ -15,7 +15,7 @@ State = dict[str, Any]
 
 
 class Weights(Protocol):
-    """A tensor of which some values are kept unrounded beside the model, see ``silo.Part``.
+    """A tensor of which some values are kept unrounded beside the model, see ``part.Part``.
 
     Attributes:
         index: ``(k,)`` flat places, ascending, of the subset.

@@ -16,8 +16,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from foretune.errors import DivergedError, UsageError
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import Proposal
-from foretune.tuners.subset.silo import Change, Entry, Part, Silo, _smallest, top_of
+from foretune.tuners.subset.silo import Change, Entry, Silo, _smallest, top_of
 from foretune.tuners.subset.topk import threshold
 
 Made = TypeVar("Made")
@@ -170,6 +171,10 @@ class ShardedSilo(Silo):
     def chosen(self) -> int:
         return self.part.chosen
 
+    @property
+    def still(self) -> bool:
+        return False
+
     def judge(self, proposals: Sequence[Proposal]) -> list[Entry]:
         ranks, own = self.part.ranks, [proposals[0].own()]
         scores = [self._scores(self.part, own[0])]
@@ -177,7 +182,7 @@ class ShardedSilo(Silo):
             floor = ranks.least(ranks.together(lambda: self._first_floor(proposals)))
             return ranks.together(lambda: self._entries(proposals, own, scores, floor))
         joined, _ = ranks.gather(scores[0])
-        leaving, more = min(self.change.entered // 2, self.k // 5), len(joined) - self.k
+        leaving, more = min(int(self.change.entered) // 2, self.k // 5), len(joined) - self.k
         entries = ranks.together(lambda: self._entries(proposals, own, scores, _smallest(joined, more + leaving)))
         if leaving and ranks.count(len(entries[0].new)) < leaving:
             entries = ranks.together(lambda: self._entries(proposals, own, scores, _smallest(joined, more)))
@@ -194,8 +199,9 @@ class ShardedSilo(Silo):
 
         (kept,) = top_of([joined], places, self.k)
         gone, new = entry.move(kept[begin : begin + len(entry.scores)], self.left)
-        self.change = Change(ranks.count(new))
-        part.chosen = part.chosen + self.change.entered if self.left else self.k
+        entered = ranks.count(new)
+        self.change = Change(entered)
+        part.chosen = part.chosen + entered if self.left else self.k
         return [gone]
 
     def follow(self, hats: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -208,11 +214,11 @@ class ShardedSilo(Silo):
             "or one process."
         )
 
-    def least(self) -> float:
+    def nearest(self) -> torch.Tensor:
         part = self.part
         scores = self._scores(part, part.shadow)
-        nearest = scores.min() if len(scores) else torch.tensor(torch.inf, device=part.parameter.device)
-        return float(part.ranks.least(nearest)) if part.chosen else 0.0
+        nearest = scores.min() if len(scores) else scores.new_full((), torch.inf)
+        return part.ranks.least(nearest) if part.chosen else scores.new_zeros(())
 
     def _first_floor(self, proposals: Sequence[Proposal]) -> torch.Tensor:
         part = self.part

@@ -11,17 +11,23 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar
+from functools import partial
 
 import torch
 
 from foretune.errors import DivergedError, UsageError
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import Proposal
+from foretune.tuners.subset.still import exchange, unspoiled
 from foretune.tuners.subset.topk import merged, places, reaching, threshold, top
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(displacement, base) -> scores, elementwise, fp32, none negative; what lies at the base must score 0. The
 displacement may be overwritten."""
+
+Second = Callable[[], Sequence[torch.Tensor]]
+"""The second half of a step, which changes weights; returns for each part flat places, all that went back among them,
+any others still in the subset."""
 
 REL_TAU = 1e-8
 
@@ -61,103 +67,6 @@ def distance_named(name: str) -> Distance:
             "`foretune.tuners.subset.silo.register_distance`."
         )
     return DISTANCES[name]
-
-
-class Part:
-    """One tensor of a silo and what of it is away from the base.
-
-    Attributes:
-        index: ``(k,)`` int64, ascending: the places that are away.
-        shadow: ``(k,)`` fp32: their values, of which the model holds the rounding.
-        old: ``(k,)`` in the model's type: the base's values there, bit for bit.
-        sharded: other rows of the tensor lie in other processes.
-    """
-
-    sharded: ClassVar[bool] = False
-
-    def __init__(self, name: str, parameter: torch.Tensor) -> None:
-        if not parameter.is_contiguous():
-            raise UsageError(f"A tensor must be contiguous in memory to be tuned in part, but `{name}` is not.")
-        self.name, self.parameter = name, parameter
-        self.index = torch.empty(0, dtype=torch.int64)
-        self.shadow = torch.empty(0, dtype=torch.float32)
-        self.old = torch.empty(0, dtype=parameter.dtype)
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The parameter, flat; it shares memory with the model, and what is kept beside it follows to its device.
-
-        Raises:
-            UsageError: the model was converted to another type, from which no rounding leads back to its base.
-        """
-        if self.parameter.dtype != self.old.dtype:
-            raise UsageError(
-                f"A model must keep the type it had at `attach`, but `{self.name}` was {self.old.dtype} and is now "
-                f"{self.parameter.dtype}. Convert it before `attach` or after `merge`."
-            )
-        device = self.parameter.device
-        if self.index.device != device:
-            self.index, self.shadow, self.old = (kept.to(device) for kept in (self.index, self.shadow, self.old))
-        return self._flat()
-
-    def _flat(self) -> torch.Tensor:
-        return self.parameter.detach().view(-1)
-
-    def __len__(self) -> int:
-        return self.parameter.numel()
-
-    @property
-    def total(self) -> int:
-        """Weights of the whole tensor, of which ``len`` lie in this process."""
-        return len(self)
-
-    @property
-    def grad(self) -> torch.Tensor:
-        """The gradient of what lies here."""
-        assert self.parameter.grad is not None
-        return self.parameter.grad
-
-    def mean(self, values: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
-        """Over the dimension ``dim`` < 0 of ``values``, which begin with the tensor's first: in the whole tensor."""
-        return values.mean(dim, keepdim=keepdim)
-
-    def summed(self, value: torch.Tensor) -> torch.Tensor:
-        """``value``, added up over all that holds a piece of the tensor."""
-        return value
-
-    def whole(self) -> torch.Tensor:
-        """The weights of the whole tensor, flat."""
-        return self.weight
-
-    def gathered(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """``index``, ``shadow`` and ``old`` of the whole tensor."""
-        return self.index, self.shadow, self.old
-
-    def exact(self) -> torch.Tensor:
-        """The tensor in fp32, flat, with the values of the subset unrounded: of an fp32 tensor its own memory."""
-        weight = self.weight
-        return weight if weight.dtype == torch.float32 else weight.float().scatter_(0, self.index, self.shadow)
-
-    def base(self) -> torch.Tensor:
-        """The base in fp32, flat; a copy."""
-        return self.weight.to(torch.float32, copy=True).scatter_(0, self.index, self.old.float())
-
-    def reset(self) -> None:
-        """Put the base back."""
-        self.weight.scatter_(0, self.index, self.old)
-
-    def put(self, index: torch.Tensor, values: torch.Tensor) -> None:
-        """Put the base back, then ``values`` (fp32) at ``index``, ascending."""
-        self.reset()
-        device = self.parameter.device
-        self.index, self.shadow = index.to(device), values.to(device)
-        self.old = self.weight.index_select(0, self.index)
-        self.apply()
-
-    def apply(self) -> None:
-        """Write the subset's values, rounded to the model's type."""
-        weight = self.weight
-        weight.scatter_(0, self.index, self.shadow.to(weight.dtype))
 
 
 @dataclass(frozen=True)
@@ -211,19 +120,19 @@ class Change:
     """What a step did.
 
     Attributes:
-        entered: weights that are new in the subset; as many left it.
+        entered: weights that are new in the subset; as many left it. On its device, where asking would wait for it.
         dense: share of all steps so far in which all weights competed.
     """
 
-    entered: int
+    entered: int | torch.Tensor
     dense: float = 1.0
 
 
 class Silo:
     """Tensors that share a budget.
 
-    A step is in two halves: ``judge`` reads what the optimizer proposes and keeps of it a few numbers per part, so that
-    gradients can be freed; ``move`` changes weights.
+    A step is in two halves: ``decide`` reads what the optimizer proposes and keeps of it a few numbers per part, so
+    that gradients can be freed; what it returns changes weights.
 
     Attributes:
         parts: in a fixed order, by which ties are broken.
@@ -231,7 +140,11 @@ class Silo:
         left: weights that leave the subset stay where they are. Not the method: the control for putting them back.
         change: what the last step did.
         certain: in the coming step no other weight can enter.
+        finite: whether the last step was, where that is known on the device alone; if not, it moved nothing.
+        groups: equal pieces, one behind the other, of which each has an equal share of ``k`` to itself.
     """
+
+    groups: int = 1
 
     def __init__(
         self, name: str, parts: Sequence[Part], k: int, distance: Distance = absolute, left: bool = False
@@ -241,20 +154,50 @@ class Silo:
             raise UsageError(f"A silo must keep between 1 and all of its {total} weights, but `{name}` got k={k}.")
         self.name, self.parts, self.k, self.distance, self.left = name, tuple(parts), k, distance, left
         self.change, self.certain = Change(0), False
+        self.finite: torch.Tensor | None = None
+        self._least: tuple[list[int], float] | None = None
 
     @property
     def chosen(self) -> int:
         """Weights that may be away from the base now: none before the first step, then ``k``."""
         return sum(len(part.index) for part in self.parts)
 
-    def project(self, proposals: Sequence[Proposal]) -> list[torch.Tensor]:
+    @property
+    def still(self) -> bool:
+        """Nothing may be asked of the device within a step, see the module ``still``. A silo of several tensors asks
+        how many weights of each are in it."""
+        return len(self.parts) == 1 and not self.left and self.parts[0].parameter.device.type != "cpu"
+
+    def project(self, proposals: Sequence[Proposal]) -> Sequence[torch.Tensor]:
         """Move to the feasible point nearest to ``proposals``, one for each part: of all weights the ``k`` with the
-        largest scores go there, every other one goes back to the base. Returns what went back, see ``move``.
+        largest scores go there, every other one goes back to the base. Returns what went back, see ``Second``.
 
         Raises:
-            DivergedError: a weight would become infinite or not a number; no weight of the silo was moved.
+            DivergedError: a weight would become infinite or not a number; no weight of the silo was moved. Where the
+                silo is ``still``, ``finite`` says so instead, but for the first step.
         """
-        return self.move(self.judge(proposals))
+        return self.decide(proposals)()
+
+    def decide(self, proposals: Sequence[Proposal]) -> Second:
+        """``project`` but for its second half, which is returned.
+
+        Raises:
+            DivergedError: see ``project``.
+        """
+        if not self.still:
+            return partial(self.move, self.judge(proposals))
+        (part,), (proposal,) = self.parts, proposals
+        own = proposal.own()
+        scores = self._all_scores(part, proposal).scatter_(0, part.index, self._scores(part, own))
+        made = exchange(part, proposal, own, scores.view(self.groups, -1), self.k // self.groups)
+        if not len(part.index):
+            self._require_finite([scores, made.shadow])
+
+        def move() -> Sequence[torch.Tensor]:
+            self.change, self.finite = Change(made.entered), made.finite
+            return [made.move()]
+
+        return move
 
     def judge(self, proposals: Sequence[Proposal]) -> list[Entry]:
         """What ``proposals`` would do to the subset, and every other weight that may have to enter it.
@@ -272,7 +215,7 @@ class Silo:
         if self.chosen < self.k:
             return self._entries(proposals, own, scores, self._first_floor(proposals))
         joined = torch.cat(scores)
-        leaving = min(self.change.entered // 2, self.k // 5)
+        leaving = min(int(self.change.entered) // 2, self.k // 5)
         entries = self._entries(proposals, own, scores, _smallest(joined, len(joined) - self.k + leaving))
         if sum(len(entry.new) for entry in entries) < leaving:
             entries = self._entries(proposals, own, scores, _smallest(joined, len(joined) - self.k))
@@ -329,13 +272,27 @@ class Silo:
         Raises:
             DivergedError: see ``project``.
         """
-        self._require_finite(hats)
+        if self.still:
+            hats, self.finite = unspoiled(self.parts, hats)
+        else:
+            self._require_finite(hats)
         return self._advance(hats)
 
-    def least(self) -> float:
-        """The smallest score in the subset."""
+    def nearest(self) -> torch.Tensor:
+        """The smallest score in the subset, on its device; a tensor without sizes."""
         scores = torch.cat([self._scores(part, part.shadow) for part in self.parts])
-        return float(scores.min()) if len(scores) else 0.0
+        return scores.min() if len(scores) else scores.new_zeros(())
+
+    def least(self) -> float:
+        """The same as a number, for which the device is asked once as long as the subset stays as it is."""
+        if self._least is None or self._least[0] != [part.moves for part in self.parts]:
+            return self.remember(float(self.nearest()))
+        return self._least[1]
+
+    def remember(self, least: float) -> float:
+        """Let ``least`` return that until the subset moves."""
+        self._least = [part.moves for part in self.parts], least
+        return least
 
     def _advance(self, hats: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         for part, hat in zip(self.parts, hats, strict=True):
@@ -371,10 +328,14 @@ class Silo:
 
     def _require_finite(self, values: Sequence[torch.Tensor]) -> None:
         if not all(math.isfinite(float(value.abs().max())) for value in values if len(value)):
-            raise DivergedError(
-                f"Weights must stay finite, but a step would make some of `{self.name}` infinite or not a number. Use "
-                "a lower learning rate, or fp32."
-            )
+            raise self.diverged()
+
+    def diverged(self) -> DivergedError:
+        """What to raise where a step of this silo is not finite."""
+        return DivergedError(
+            f"Weights must stay finite, but a step would make some of `{self.name}` infinite or not a number. Use a "
+            "lower learning rate, or fp32."
+        )
 
 
 def top_of(scores: Sequence[torch.Tensor], where: Callable[[], Sequence[torch.Tensor]], k: int) -> list[torch.Tensor]:

@@ -19,7 +19,7 @@ import torch
 from foretune.errors import ModelError
 from foretune.tuners import _peft
 from foretune.tuners.subset.model import ATTRIBUTE, whole_subset_of
-from foretune.tuners.subset.silo import Part
+from foretune.tuners.subset.part import Part
 from foretune.tuners.targets import written
 
 if TYPE_CHECKING:
