@@ -190,6 +190,25 @@ def test_steps_timed_here_give_the_best_its_seconds(task, bert, store, about):
     assert Plan.from_json(plan.to_json()) == plan
 
 
+def test_what_the_plan_saw_of_the_task_is_not_measured_again(task, bert, store, about, tmp_path, monkeypatch):
+    """And ends in the record as it would have been measured beside the floors."""
+    collection = earlier(about)
+    keep(store, replace(collection, tasks=tuple(_with_landmark(each) for each in collection.tasks)))
+    asked = {"model": bert, "steps": 2, "evaluations": 1, "remember": False}
+    alone = foretune.tune(task, recommender="default", out=tmp_path / "alone", **asked).record.card
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("measured twice")
+
+    monkeypatch.setattr("foretune.training.run.landmarks", refuse)
+    assert foretune.tune(task, out=tmp_path / "told", **asked).record.card == alone
+    assert "landmark_probe" in alone.features
+
+
+def _with_landmark(task):
+    return replace(task, features={**task.features, "landmark_probe": 0.5})
+
+
 def test_a_budget_too_small_for_a_step_is_refused_with_the_way_out(task, bert, store, about):
     keep(store, earlier(about))
     with pytest.raises(ResourceError, match="--budget"):

@@ -136,7 +136,8 @@ def test_members_are_not_asked_for_scores_of_one_model(
 def test_a_floor_reads_the_text_and_not_the_demonstrations(
     untrained: Callable[..., RunConfig], task: Callable[..., Task]
 ) -> None:
-    from foretune.training.floors import embedding_floor
+    from foretune.training.floors import embedding_floor, frozen_of
 
-    plain, shown = (embedding_floor(prepare(untrained(demonstrations=n), task())) for n in (0, 4))
+    made = [prepare(untrained(demonstrations=n), task()) for n in (0, 4)]
+    plain, shown = (embedding_floor(run, frozen_of(run)) for run in made)
     np.testing.assert_array_equal(plain["test"], shown["test"])

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from foretune.models import model_card, open_checkpoint
+from foretune.models import FrozenModel, model_card, open_checkpoint
 from foretune.records import ModelRef
 from foretune.tasks import Task
 from foretune.testing import toys
@@ -20,7 +20,7 @@ LOSSES = {"zero_shot_loss", "zero_shot_spread"}
 def seen(kind, name, folder, rows=None):
     task = Task.from_records(rows or toys.rows(kind), kind=kind)
     checkpoint = open_checkpoint(ModelRef(str(toys.checkpoint(folder / name, name)), max_length=32), kind)
-    return landmarks(task, task.splits["train"], checkpoint, CPU)
+    return landmarks(task, task.splits["train"], FrozenModel(checkpoint, CPU))
 
 
 @pytest.mark.parametrize(

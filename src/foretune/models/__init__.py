@@ -2,7 +2,7 @@
 
 from foretune.models.card import model_card
 from foretune.models.checkpoint import Checkpoint, open_checkpoint
-from foretune.models.embed import features
+from foretune.models.embed import FrozenModel
 from foretune.models.network import Network, build
 
-__all__ = ["Checkpoint", "Network", "build", "features", "model_card", "open_checkpoint"]
+__all__ = ["Checkpoint", "FrozenModel", "Network", "build", "model_card", "open_checkpoint"]

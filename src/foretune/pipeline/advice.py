@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from foretune.models import Checkpoint
 from foretune.objectives import make as make_objective
@@ -28,12 +29,14 @@ class Adviser:
         situation: before anything was timed.
         planner: learns from the earlier runs once.
         notes: which earlier runs were left out.
+        seen: the landmarks of the task, where they were measured.
     """
 
     situation: Situation
     planner: Planner
     options: TuneOptions
     notes: tuple[str, ...] = ()
+    seen: Mapping[str, float] = field(default_factory=dict)
 
     def plan(self, measured: Measured | None = None, budget_seconds: float | None = None) -> Plan:
         """What to run.
@@ -83,7 +86,7 @@ def adviser(task: Task, rows: Draw, checkpoint: Checkpoint, objective: Part, opt
         pretrained_further=options.pretrain is not None,
         memory_bytes=_memory(),
     )
-    return Adviser(situation, Planner(memory.runs, options.mode, options.seed), options, memory.notes)
+    return Adviser(situation, Planner(memory.runs, options.mode, options.seed), options, memory.notes, seen)
 
 
 def measured_by(probe: Probe, config: RunConfig) -> Measured | None:

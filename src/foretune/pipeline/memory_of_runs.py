@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from foretune.errors import ForetuneError
-from foretune.models import Checkpoint, model_card
+from foretune.models import Checkpoint, FrozenModel, model_card
 from foretune.records import MetaTask, RunCollection, RunConfig, RunRecord, TaskCard
 from foretune.store import JournalStore, default_folder
 from foretune.store.collections import kept, read_collection
@@ -74,7 +74,7 @@ def seen_by(runs: MetaDataset | None, task: Task, rows: Draw, checkpoint: Checkp
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return landmarks(task, rows.train, checkpoint, device)
+    return landmarks(task, rows.train, FrozenModel(checkpoint, device))
 
 
 def _landmarks(task: MetaTask) -> bool:

@@ -151,6 +151,7 @@ def _train(
             progress=progress,
             deadline_seconds=deadline,
             until=trials.until_of(folder, draft.config),
+            seen=draft.adviser.seen if draft.adviser and draft.config.pretraining is None else None,
         )
     except (Interrupted, KeyboardInterrupt) as stop:
         said = str(stop) or "Stopped."

@@ -13,7 +13,7 @@ from foretune.records import Cost, Part, RunConfig, RunRecord
 from foretune.store.folder import write_run
 from foretune.tasks import Task
 from foretune.tasks.describe import card
-from foretune.training.floors import measure_floors
+from foretune.training.floors import frozen_of, measure_floors
 from foretune.training.landmarks import landmarks
 from foretune.training.meters import Stopwatch
 from foretune.training.prepare import prepare
@@ -39,8 +39,8 @@ def floor_record(config: RunConfig, task: Task, folder: Path) -> RunRecord:
         made = prepare(replace(config, tuner=Part(next(iter(TUNERS)))), task)  # any: it is not trained
     engine, train = made.engine, made.tables["train"]
     with watch("floors"):
-        found = measure_floors(made, folder)
-        seen = landmarks(task, train, engine.checkpoint, engine.accelerator.device)
+        frozen = frozen_of(made)
+        found, seen = measure_floors(made, frozen, folder), landmarks(task, train, frozen)
     rows = {split: len(table) for split, table in made.tables.items()}
     about = card(task.name, task.schema, train, rows, task.sketch)
     record = RunRecord(

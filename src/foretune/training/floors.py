@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from foretune.evaluation import Inputs, floors, probe
-from foretune.models import Checkpoint, features
+from foretune.models import FrozenModel
 from foretune.objectives import Encoded, for_kind
 from foretune.objectives import make as make_objective
 from foretune.objectives.base import pad_inputs
@@ -21,19 +21,19 @@ from foretune.training.measure import gold, judged
 from foretune.training.prepare import Prepared
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Floors = dict[str, dict[str, Evaluation]]
 
 
-def measure_floors(run: Prepared, folder: Path | None = None) -> Floors:
+def measure_floors(run: Prepared, frozen: FrozenModel, folder: Path | None = None) -> Floors:
     """Floor -> split -> evaluation; the answers go to ``floors.parquet`` in ``folder``.
 
     The floors learn from the training rows alone, as the run's own weights do, and are judged on every other split.
     """
     outputs = simple_floors(run)
     if run.task.schema.kind != "generation":
-        outputs["embedding"] = embedding_floor(run)
+        outputs["embedding"] = embedding_floor(run, frozen)
     if folder:
         write_table(_rows(run, outputs), folder / "floors.parquet")
     return {
@@ -51,7 +51,7 @@ def simple_floors(run: Prepared) -> dict[str, dict[str, Any]]:
     return {name: dict(splits) for name, splits in found.items()}
 
 
-def embedding_floor(run: Prepared) -> dict[str, Any]:
+def embedding_floor(run: Prepared, frozen: FrozenModel) -> dict[str, Any]:
     """Logistic or ridge regression on the frozen model's pooled features.
 
     The text is read as the kind's own objective reads it, without prompt or demonstrations. A candidate of a multiple
@@ -62,7 +62,7 @@ def embedding_floor(run: Prepared) -> dict[str, Any]:
     plain = make_objective(Part(for_kind(kind)))
     own = isinstance(run.engine.objective, type(plain))
     vectors = {
-        split: _features(run, run.encoded[split] if own else plain.encode(table, None, run.engine.checkpoint))
+        split: frozen_features(frozen, run.encoded[split] if own else plain.encode(table, None, frozen.checkpoint))
         for split, table in run.tables.items()
     }
     if kind != "choice":
@@ -84,22 +84,23 @@ def _per_question(chance: np.ndarray, encoded: Encoded) -> np.ndarray:
     return table / table.sum(1, keepdims=True)
 
 
-def frozen_features(checkpoint: Checkpoint, encoded: Encoded, device: torch.device) -> np.ndarray:
+def frozen_of(run: Prepared) -> FrozenModel:
+    """The model that the run started from, without what it has learned."""
+    return FrozenModel(run.engine.checkpoint, run.engine.accelerator.device)
+
+
+def frozen_features(frozen: FrozenModel, encoded: Encoded) -> np.ndarray:
     """The untouched model's pooled hidden states ``(sequences, hidden)``, in the order of ``encoded``."""
     order = list(by_length(encoded.tokens.lengths))
 
     def batches() -> Iterator[dict[str, Any]]:
         for rows in order:
-            yield pad_inputs(encoded, rows, checkpoint)
+            yield pad_inputs(encoded, rows, frozen.checkpoint)
 
-    found = features(checkpoint, batches(), device)
+    found = frozen.features(batches())
     placed = np.empty_like(found)
     placed[np.concatenate(order)] = found
     return placed
-
-
-def _features(run: Prepared, encoded: Encoded) -> np.ndarray:
-    return frozen_features(run.engine.checkpoint, encoded, run.engine.accelerator.device)
 
 
 def _splits(run: Prepared) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from foretune.errors import DataError, ModelError, ResourceError
 from foretune.evaluation import logme, probe
 from foretune.evaluation.metrics import spearman
-from foretune.models import Checkpoint, build, open_checkpoint
+from foretune.models import Checkpoint, FrozenModel, build, open_checkpoint
 from foretune.objectives import Encoded, Objective, for_kind
 from foretune.objectives import make as make_objective
 from foretune.records import UNLABELLED, Part
@@ -30,22 +30,21 @@ if TYPE_CHECKING:
 ROWS, ZERO_SHOT, FOLDS = 256, 64, 3
 
 
-def landmarks(task: Task, train: pa.Table, checkpoint: Checkpoint, device: torch.device) -> dict[str, float]:
-    """Features of ``train`` as ``checkpoint`` sees it, by name; ``docs/meta_data.md`` says what each is.
+def landmarks(task: Task, train: pa.Table, frozen: FrozenModel) -> dict[str, float]:
+    """Features of ``train`` as ``frozen`` sees it, by name; ``docs/meta_data.md`` says what each is.
 
     Args:
         task: whose schema says what the labels are.
         train: the rows that may be learned from.
-        checkpoint: the base model; its weights are loaded afresh, and let go.
-        device: where to run.
+        frozen: the base model.
     """
-    kind = task.schema.kind
+    kind, checkpoint = task.schema.kind, frozen.checkpoint
     rows = _spread(train, ROWS)
     encoded = make_objective(Part(for_kind(kind))).encode(rows, None, checkpoint)
     found = _tokens(rows, encoded, checkpoint)
     if kind in ("classification", "regression") and len(encoded) == len(rows):
-        found |= _embedding(task, rows, encoded, checkpoint, device)
-    return found | _zero_shot(kind, _spread(train, ZERO_SHOT), checkpoint, device)
+        found |= _embedding(task, rows, encoded, frozen)
+    return found | _zero_shot(kind, _spread(train, ZERO_SHOT), checkpoint, frozen.device)
 
 
 def _spread(table: pa.Table, most: int) -> pa.Table:
@@ -72,12 +71,10 @@ def _tokens(rows: pa.Table, encoded: Encoded, checkpoint: Checkpoint) -> dict[st
     return {name: float(value) for name, value in found.items()}
 
 
-def _embedding(
-    task: Task, rows: pa.Table, encoded: Encoded, checkpoint: Checkpoint, device: torch.device
-) -> dict[str, float]:
+def _embedding(task: Task, rows: pa.Table, encoded: Encoded, frozen: FrozenModel) -> dict[str, float]:
     """LogME and the out-of-fold score of a linear model, on the frozen embedding."""
     kind, targets = task.schema.kind, task.targets(rows)
-    vectors = frozen_features(checkpoint, encoded, device)
+    vectors = frozen_features(frozen, encoded)
     found = {"landmark_logme": logme(vectors, targets, kind)}
     fold = np.empty(len(targets), np.int64)
     fold[np.argsort(targets, kind="stable")] = np.arange(len(targets)) % FOLDS  # equal shares of every class

@@ -15,7 +15,7 @@ from foretune.records import Evaluation, Gap, RunConfig, RunRecord, TaskCard, Te
 from foretune.tasks import Task
 from foretune.tasks.describe import card
 from foretune.training.costs import cost_of
-from foretune.training.floors import measure_floors
+from foretune.training.floors import Floors, frozen_of, measure_floors
 from foretune.training.folder import save_adapter, save_predictions
 from foretune.training.forgetting import held_texts, measure_forgetting
 from foretune.training.landmarks import landmarks
@@ -47,6 +47,7 @@ def train(
     save_every: float = SAVE_EVERY_SECONDS,
     until: int | None = None,
     pause: bool = False,
+    seen: Mapping[str, float] | None = None,
 ) -> RunRecord:
     """Run ``config`` from rows to record.
 
@@ -61,6 +62,7 @@ def train(
         save_every: least seconds of training between two saves of the unfinished state: what a kill can cost.
         until: train no further than this step, as if the time were over then. None is the full run.
         pause: stop there unjudged, with the status ``stopped``; the same call with a later step goes on.
+        seen: the landmarks of the task, where they are known; otherwise they are measured with the floors.
 
     Raises:
         ForetuneError: what went wrong, in words. The folder then holds a record with the status ``stopped``,
@@ -100,8 +102,9 @@ def train(
         with watch("floors"):
             if floors:
                 progress.phase("measuring the floors")
-            below = measure_floors(run, folder) if floors and is_main() else {}
-            card = _with_landmarks(note.record.card, run) if floors and is_main() else note.record.card
+            below, card = (
+                _below(run, note.record.card, folder, seen) if floors and is_main() else ({}, note.record.card)
+            )
         record = replace(
             note.so_far(),
             status="ok",
@@ -252,12 +255,16 @@ def _describe(record: RunRecord, run: Prepared) -> RunRecord:
     )
 
 
-def _with_landmarks(card: TaskCard | None, run: Prepared) -> TaskCard | None:
-    """The card with what the frozen base model makes of the training rows."""
+def _below(
+    run: Prepared, card: TaskCard | None, folder: Path | None, seen: Mapping[str, float] | None
+) -> tuple[Floors, TaskCard | None]:
+    """The floors, and the card with what the frozen base model makes of the training rows."""
+    frozen = frozen_of(run)
+    below = measure_floors(run, frozen, folder)
     if card is None:
-        return None
-    seen = landmarks(run.task, run.tables["train"], run.engine.checkpoint, run.engine.accelerator.device)
-    return replace(card, features={**card.features, **seen})
+        return below, None
+    seen = seen or landmarks(run.task, run.tables["train"], frozen)
+    return below, replace(card, features={**card.features, **seen})
 
 
 def _stock_refusal(run: Prepared) -> str | None:
