@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from foretune.errors import DataError, UsageError
 from foretune.store.metadataset import CELLS
 from foretune.surrogates.dkl import DeepKernel
-from foretune.surrogates.dkl.inputs import Inputs
+from foretune.surrogates.dkl.inputs import PER_COLUMN, PRIORS, Inputs, Prior
 from foretune.testing.surrogate_contract import SurrogateContract, at, hidden, made_store, of, same
 
 pytest.importorskip("gpytorch")
@@ -116,6 +117,70 @@ def test_points_tell_of_the_next_cell_or_of_the_end_and_of_nothing_that_was_not_
     assert inputs.points(past, "end", seen).target == pytest.approx(np.full(CELLS, cells[3].max()))
 
 
+def test_a_loss_that_starts_high_takes_no_more_of_the_range_than_one_that_starts_low():
+    past = made_store(2, 30, direction="min")
+    past = past.take(past.succeeded)
+    low, high = past.tasks
+    starts = {"zero_shot_loss": 100 * high.features["zero_shot_loss"]}
+    tall, scores = past.task == 1, {}
+    for name, values in (("curves", past.curves["score"]), ("start", past.start["score"])):
+        scores[name] = {"score": np.where(tall[:, None] if values.ndim == 2 else tall, 100 * values, values)}
+    stretched = replace(
+        past,
+        tasks=(low, replace(high, features={**high.features, **starts})),
+        score=np.where(tall, 100 * past.score, past.score),
+        **scores,
+    )
+    plain, other = (Inputs.fit(runs, runs, "qt", False) for runs in (past, stretched))
+    ends = other.scaled(stretched, stretched.score)
+    assert ends == pytest.approx(plain.scaled(past, past.score))
+    gains = other.gain(stretched, ends)
+    cut = (ends <= 0) | (ends >= 2)
+    assert gains[~cut] == pytest.approx(other.anchor.gain(stretched, stretched.score)[~cut])
+
+
+def test_a_prior_of_the_best_seen_has_a_zero_and_a_unit_for_every_number_of_cells_and_a_constant_one_has_one():
+    past = made_store(2, 20)
+    past = past.take(past.succeeded)
+    points = Inputs.fit(past, past, "qt", False).points(past, "end")
+    best, constant = (Prior.fit(points, kind) for kind in PRIORS)
+    assert best.sd[0] > best.sd[-1] > 0
+    zero, unit = best.of(points.curve, points.progress)
+    left = (points.target - zero) / unit
+    for cell in range(CELLS):
+        some = np.rint(points.progress * CELLS) == cell
+        assert (left[some].mean(), left[some].std()) == pytest.approx((0, 1))
+    assert best.of(np.zeros((1, CELLS)), np.array([0.5]))[0] == best.mean[0]
+    zero, unit = constant.of(points.curve, points.progress)
+    assert len(set(zero)) == len(set(unit)) == 1
+    assert ((points.target - zero) / unit).std() == pytest.approx(1)
+
+
+def test_errors_of_cells_foretold_one_from_another_add_up_with_the_prior_that_follows_them():
+    sd = np.arange(CELLS, 0, -1.0)
+    best, constant = (Prior(follows, 0 * sd, sd) for follows in (True, False))
+    assert best.walk(np.array([CELLS - 1, CELLS - 2])) == pytest.approx([1, 5**0.5])
+    assert constant.walk(np.array([0, 9])) == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize("option", [{"prior": "constant"}, {"rate": 1e-4}, {"task_columns": True}])
+def test_what_the_programs_do_can_be_asked_for(option):
+    past, new = made_store(2, 20), made_store(1, first=6)
+    new = new.take(new.succeeded)
+    ours, theirs = (DeepKernel("qt", rounds=20, **more).fit(past) for more in ({}, option))
+    seen = at(new, 3)
+    assert not same(*(fitted.predict(hidden(new, seen), seen) for fitted in (ours, theirs)))
+
+
+def test_features_of_the_task_are_read_where_there_are_tasks_enough():
+    few = made_store(2, 5)
+    named = sum(name.startswith("task.") for name in Inputs.fit(few, few, "qt", False).encoder.names)
+    assert named
+    many = made_store(PER_COLUMN * named, 2)
+    for past, told in ((few, False), (many, True)):
+        assert ("task" in Inputs.fit(past, past, "qt", False, None).widths) == told
+
+
 def test_check_9_groups_of_tasks_are_held_out_whole(modules):
     process, _ = modules
     group = np.repeat(np.arange(6), 7)
@@ -153,6 +218,8 @@ def test_runs_without_a_score_in_any_cell_are_refused_in_words():
         ({"variant": "qtx"}, "qt, qtt"),
         ({"ahead": "never"}, "end, next"),
         ({"variant": "qt", "qtt_faithful": True}, "never had it"),
+        ({"prior": "none"}, "best, constant"),
+        ({"rate": 0.0}, "rate > 0"),
         ({"rounds": 0}, "rounds >= 1"),
     ],
 )

@@ -22,7 +22,7 @@ with warnings.catch_warnings():  # what gpytorch's own dependency still uses of 
     from linear_operator.utils.warnings import NumericalWarning
 
 from foretune.store.metadataset import CELLS
-from foretune.surrogates.dkl.inputs import Points
+from foretune.surrogates.dkl.inputs import Points, Prior
 from foretune.surrogates.dkl.network import QTFeatures, QTTFeatures
 
 FEATURES: dict[str, type[QTFeatures] | type[QTTFeatures]] = {"qt": QTFeatures, "qtt": QTTFeatures}
@@ -30,8 +30,8 @@ FEATURES: dict[str, type[QTFeatures] | type[QTTFeatures]] = {"qt": QTFeatures, "
 HELD_OUT = 4
 """One group of tasks of so many decides when training ends."""
 
-QT_ITERATIONS, QT_BATCH, QT_EVERY, QT_RATE, QT_LAST_RATE = 1_000, 32, 20, 1e-4, 1e-7
-QTT_EPOCHS, QTT_BATCH, QTT_PATIENCE, QTT_RATE = 100, 2_048, 5, 1e-3
+QT_ITERATIONS, QT_BATCH, QT_EVERY, QT_LAST_RATE = 1_000, 32, 20, 1e-7
+QTT_EPOCHS, QTT_BATCH, QTT_PATIENCE = 100, 2_048, 5
 JUDGED = 1_024
 """Points of held-out tasks that are foretold at each look, and points that this is from."""
 
@@ -56,13 +56,13 @@ class Process:
 
     Attributes:
         model: with the points that it last observed.
-        mean, sd: of the targets in training, by which they are standardised. The process's own scales start near 1 and
-            hardly move at the published rates.
+        prior: by which targets are standardised. The process's own scales start near 1 and hardly move at the
+            published rates.
     """
 
-    def __init__(self, variant: str, widths: Mapping[str, int], targets: np.ndarray) -> None:
+    def __init__(self, variant: str, widths: Mapping[str, int], prior: Prior) -> None:
         self.model = DeepKernelGP(FEATURES[variant](widths, CELLS), sum(widths.values()))
-        self.mean, self.sd = float(targets.mean()), float(targets.std()) or 1.0
+        self.prior = prior
 
     def observe(self, points: Points) -> None:
         """Compare with ``points`` from now on."""
@@ -71,7 +71,8 @@ class Process:
 
     def tensors(self, points: Points) -> tuple[Tensor, Tensor]:
         """Inputs and standardised targets."""
-        target = (points.target - self.mean) / self.sd
+        mean, unit = self.prior.of(points.curve, points.progress)
+        target = (points.target - mean) / unit
         return _inputs(points.columns, points.curve, points.progress), _tensor(target)
 
     def posterior(self, columns: np.ndarray, curve: np.ndarray, progress: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,13 +80,16 @@ class Process:
         with _exact(), torch.no_grad():
             told = self.model.likelihood(self.model(_inputs(columns, curve, progress)))
             mean, sd = told.mean.double().numpy(), told.variance.clamp_min(0).sqrt().double().numpy()
-        return self.mean + self.sd * mean, self.sd * sd
+        zero, unit = self.prior.of(curve, progress)
+        return zero + unit * mean, unit * sd
 
     def expected(self, columns: np.ndarray, curve: np.ndarray, progress: np.ndarray) -> np.ndarray:
         """The mean alone, in a fraction of the time."""
         with _exact(), torch.no_grad(), gpytorch.settings.skip_posterior_variances():
             told: np.ndarray = self.model(_inputs(columns, curve, progress)).mean.double().numpy()
-        return self.mean + self.sd * told
+        zero, unit = self.prior.of(curve, progress)
+        expected: np.ndarray = zero + unit * told
+        return expected
 
 
 def held_out(group: np.ndarray, draw: np.random.Generator) -> np.ndarray:
@@ -94,23 +98,27 @@ def held_out(group: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     return np.isin(group, groups[: math.ceil(len(groups) / HELD_OUT)] if len(groups) > 1 else groups[:0])
 
 
-def trained(variant: str, widths: Mapping[str, int], points: Points, rounds: int | None, seed: int) -> Process:
-    """A process trained on ``points``, as ``variant`` trains."""
+def trained(
+    variant: str, widths: Mapping[str, int], points: Points, prior: str, rate: float, rounds: int | None, seed: int
+) -> Process:
+    """A process with such a ``prior`` trained on ``points``, as ``variant`` trains, with steps of size ``rate``."""
     draw = np.random.default_rng(seed)
     held = held_out(points.group, draw)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        process = Process(variant, widths, points.target[~held])
+        process = Process(variant, widths, Prior.fit(points.take(~held), prior))
         train = _train_qt if variant == "qt" else _train_qtt
-        train(process, points.take(~held), points.take(held), rounds, draw)
+        train(process, points.take(~held), points.take(held), rate, rounds, draw)
     process.model.eval()
     return process
 
 
-def _train_qt(process: Process, learned: Points, held: Points, rounds: int | None, draw: np.random.Generator) -> None:
+def _train_qt(
+    process: Process, learned: Points, held: Points, rate: float, rounds: int | None, draw: np.random.Generator
+) -> None:
     """Batches of one random task each; every so often, held-out tasks are foretold from 32 of their own points."""
     iterations = rounds or QT_ITERATIONS
-    optimiser = torch.optim.Adam(process.model.parameters(), QT_RATE)
+    optimiser = torch.optim.Adam(process.model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations, QT_LAST_RATE)
     tasks = [np.flatnonzero(learned.task == task) for task in np.unique(learned.task)]
     judges = [_halves(held.take(held.task == task), QT_BATCH, draw) for task in np.unique(held.task)]
@@ -128,9 +136,11 @@ def _train_qt(process: Process, learned: Points, held: Points, rounds: int | Non
     best.restore()
 
 
-def _train_qtt(process: Process, learned: Points, held: Points, rounds: int | None, draw: np.random.Generator) -> None:
+def _train_qtt(
+    process: Process, learned: Points, held: Points, rate: float, rounds: int | None, draw: np.random.Generator
+) -> None:
     """Large batches over all tasks, until held-out tasks are foretold no better for 5 epochs."""
-    optimiser = torch.optim.AdamW(process.model.parameters(), QTT_RATE)
+    optimiser = torch.optim.AdamW(process.model.parameters(), rate)
     judge = (_few(learned, JUDGED, draw), _few(held, JUDGED, draw))
     best = _Best(process)
     for _ in range(rounds or QTT_EPOCHS):
@@ -174,8 +184,11 @@ def _step(process: Process, batch: Points, optimiser: torch.optim.Optimizer) -> 
 
 
 def _off(process: Process, known: Points, asked: Points) -> np.ndarray:
+    """Errors in the unit of each point: small ones late in a run count like large ones early."""
     process.observe(known)
-    return process.expected(asked.columns, asked.curve, asked.progress) - asked.target
+    off = process.expected(asked.columns, asked.curve, asked.progress) - asked.target
+    errors: np.ndarray = off / process.prior.of(asked.curve, asked.progress)[1]
+    return errors
 
 
 def _halves(points: Points, first: int, draw: np.random.Generator) -> tuple[Points, Points]:
