@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from foretune.cli.replay import replay
+from foretune.cli.replay import Told, replay
 from foretune.errors import ForetuneError
 from foretune.store.collections import keep, write_collection
 from foretune.testing.recommender_contract import toy_collection
@@ -36,6 +36,31 @@ def test_json_is_one_object_of_a_kept_collection(tmp_path, capsys):
     assert told["settings"]["collection"] == "made up"
     assert {row["entry"] for row in told["standings"]} == {"random (exact)", "halving"}
     assert {row["n"] for row in told["pairings"]} == {6}
+
+
+def test_a_first_look_says_so_and_the_full_protocol_goes_on_from_its_laps(runs, tmp_path, capsys):
+    asked = {"collection": str(runs), "recommenders": "portfolio", "keep": tmp_path / "laps.jsonl", "store": tmp_path}
+    replay(**asked)
+    assert "A first look, with 1 seed and without controls" in capsys.readouterr().out.replace("\xa0", " ")
+    first = asked["keep"].read_text(encoding="utf-8").splitlines()
+    assert len(first) == 1 + 6
+    replay(**asked, full=True)
+    told = capsys.readouterr()
+    assert "A first look" not in told.out
+    assert "portfolio, shuffled targets" in told.out
+    full = asked["keep"].read_text(encoding="utf-8").splitlines()
+    assert full[: len(first)] == first
+    assert len(full) == 1 + 6 * 5 * 3
+    assert told.err == ""  # what is over at once says nothing on the way
+
+
+def test_a_long_replay_tells_on_stderr_how_far_it_is(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Told, "EVERY", 0.0)
+    replay(collection=str(runs), recommenders="random", store=tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Lap 1 of 6: random on task-0"
+    assert lines[-1].startswith("Lap 6 of 6, about ")
+    assert lines[-1].endswith(" left: random on task-5")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foretune.comparison.replay import DEFAULT, RANDOM, Entry, run_replay
-from foretune.comparison.replay_controls import one_per_group, shuffled_features, shuffled_targets
+from foretune.comparison.replay import RANDOM, run_replay
+from foretune.comparison.replay_controls import CONTROLS, one_per_group, shuffled_features, shuffled_targets
+from foretune.comparison.replay_entries import DEFAULT, Entry
 from foretune.comparison.replay_pools import held_out, noise_floor
 from foretune.comparison.replay_race import observed, race
 from foretune.errors import DataError, UsageError
@@ -33,7 +34,12 @@ def start(kind):
 @pytest.fixture(scope="module")
 def done():
     return run_replay(
-        dataset(repeats=2), collection="toy", recommenders=["random", "halving", "portfolio"], default=ADVICE, seeds=3
+        dataset(repeats=2),
+        collection="toy",
+        recommenders=["random", "halving", "portfolio"],
+        default=ADVICE,
+        seeds=3,
+        controls=tuple(CONTROLS),
     )
 
 

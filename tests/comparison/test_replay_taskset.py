@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foretune.comparison.replay import DEFAULT, RANDOM, run_replay
+from foretune.comparison.replay import RANDOM, run_replay
+from foretune.comparison.replay_controls import CONTROLS
+from foretune.comparison.replay_entries import DEFAULT
 from foretune.comparison.replay_pools import held_out
 from foretune.comparison.replay_race import race
 from foretune.evaluation.regret import normalised_regret
@@ -40,7 +42,11 @@ def table(done, name, column="mean"):
 @pytest.fixture(scope="module")
 def known(taskset):
     return run_replay(
-        taskset, recommenders=["mean-table", "portfolio"], default=PUBLISHED["taskset"], learn_from="test", seeds=1
+        taskset,
+        recommenders=["mean-table", "portfolio"],
+        default=PUBLISHED["taskset"],
+        learn_from="test",
+        controls=tuple(CONTROLS),
     )
 
 

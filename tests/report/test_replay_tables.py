@@ -6,6 +6,7 @@ import re
 import pytest
 
 from foretune.comparison.replay import run_replay
+from foretune.comparison.replay_controls import CONTROLS
 from foretune.report import replay_tables
 from foretune.store.metadataset import metadataset
 from foretune.testing.recommender_contract import toy_collection
@@ -19,6 +20,7 @@ def done():
         recommenders=["random", "portfolio"],
         default={"lr": 1e-4},
         seeds=2,
+        controls=tuple(CONTROLS),
     )
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from foretune.comparison.replay_pace import Ahead
 
 app = typer.Typer()
 
@@ -25,7 +31,10 @@ def replay(
     unit: Annotated[
         str, typer.Option(help="What a budget is counted in: runs, or seconds, thinking included.")
     ] = "runs",
-    seeds: Annotated[int, typer.Option(help="How many seeds of every recommender.")] = 5,
+    full: Annotated[
+        bool, typer.Option("--full", help="The whole protocol, five seeds and every control; else a first look.")
+    ] = False,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds of every recommender: 1, or 5 with --full.")] = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Race on the half of the configurations that no past task has seen.")
     ] = False,
@@ -35,12 +44,19 @@ def replay(
     ] = None,
     learn_from: Annotated[str, typer.Option(help="Which scores of past tasks are learned from: dev or test.")] = "dev",
     controls: Annotated[
-        str, typer.Option(help="What is shuffled to tell knowledge from luck; none leaves it out.")
-    ] = "shuffled-targets,shuffled-features",
+        str | None,
+        typer.Option(
+            help="What is shuffled to tell knowledge from luck: shuffled-targets, shuffled-features, or none. "
+            "Without it: none, or both with --full."
+        ),
+    ] = None,
     no_duplicates: Annotated[
         bool, typer.Option("--no-duplicates", help="Keep one task of each group of copies.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the report: .html, .md or .json.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="A file for finished laps: asked again, the replay goes on from there.")
+    ] = None,
     store: Annotated[Path | None, typer.Option(help="Store folder; else FORETUNE_STORE, else the cache.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
@@ -52,21 +68,26 @@ def replay(
     from foretune.cli import output
     from foretune.pipeline.replay import replay as run
 
+    told = Told()
     done = run(
         protocol,
         collection,
         _words(recommenders),
         _numbers(budgets),
         unit=unit,
+        full=full,
         seeds=seeds,
         unseen=unseen,
         split=split,
         default=None if default is None else _settings(default),
         learn_from=learn_from,
-        controls=[] if controls == "none" else _words(controls),
+        controls=None if controls is None else [] if controls == "none" else _words(controls),
         duplicates=not no_duplicates,
         store=store,
+        keep=keep,
+        watch=(lambda ahead: None) if json else told,
     )
+    told.clear()
     written = None if out is None else done.report(out)
     if json:
         output.print_json({**done.to_json(), "report": None if written is None else str(written)})
@@ -78,6 +99,36 @@ def replay(
         output.say(f"Report: {written}")
     else:
         output.say("Pairs with their p, and every task: `--out replay.html`.")
+
+
+class Told:
+    """A line on stderr about the lap that begins: always the same line on a terminal, else one in ``EVERY`` seconds.
+    What is over sooner says nothing."""
+
+    EVERY = 20.0
+
+    def __init__(self) -> None:
+        self._terminal, self._last, self._shown = sys.stderr.isatty(), time.monotonic(), False
+
+    def __call__(self, ahead: Ahead) -> None:
+        from foretune.cli.output import clean
+        from foretune.report.units import seconds
+
+        if time.monotonic() - self._last < (0.2 if self._terminal else self.EVERY):
+            return
+        self._last = time.monotonic()
+        left = "" if ahead.seconds is None else f", about {seconds(ahead.seconds)} left"
+        line = clean(f"Lap {ahead.number:,} of {ahead.of:,}{left}: {ahead.entry} on {ahead.task}")
+        if self._terminal:
+            self.clear()
+            line, self._shown = line[: shutil.get_terminal_size().columns - 1], True
+        print(line, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the line off a terminal."""
+        if self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._shown = False
 
 
 def _words(text: str) -> list[str]:
@@ -96,7 +147,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _settings(text: str) -> dict[str, str | int | float | bool]:
-    from foretune.comparison.replay import value_of
+    from foretune.comparison.replay_entries import value_of
     from foretune.errors import UsageError
 
     pairs = [word.partition("=") for word in _words(text)]

@@ -7,76 +7,35 @@ expectation, and the published default.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foretune.comparison.replay_controls import CONTROLS, one_per_group
+from foretune.comparison.replay_controls import one_per_group
+from foretune.comparison.replay_entries import DEFAULT, Entry, parsed
+from foretune.comparison.replay_kept import Kept, digest
+from foretune.comparison.replay_laps import run_laps
+from foretune.comparison.replay_pace import Ahead
 from foretune.comparison.replay_pools import Held, held_out, noise_floor
-from foretune.comparison.replay_race import UNITS, Lap, race
+from foretune.comparison.replay_race import UNITS, Lap
 from foretune.comparison.replay_standings import Pairing, Standing, adjusted, by_group, pairing, standing
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import expected_at_random
-from foretune.recommenders import RECOMMENDERS
-from foretune.recommenders.base import Recommender
 from foretune.records import Value
-from foretune.registry import did_you_mean, find
+from foretune.registry import did_you_mean
 from foretune.store.metadataset import CELLS, MetaDataset
 
 BUDGETS = (1.0, 2.0, 5.0, 10.0)
-SEEDS = 5
+SEEDS, FULL_SEEDS = 1, 5
+"""Of a first look, and of the full protocol."""
+
 BASELINES = ("random", "halving", "mean-table", "portfolio")
 RANDOM = "random (exact)"
-DEFAULT = "default"
-NOT_OPTIONS = ("self", "pool", "past", "default", "seed")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A recommender by name, with its options, on the real past or under a control."""
-
-    recommender: str
-    options: Mapping[str, Value]
-    control: str = ""
-
-    @property
-    def name(self) -> str:
-        """How tables call it."""
-        told = "".join(f":{key}={value}" for key, value in self.options.items())
-        return f"{self.recommender}{told}" + (f", {self.control.replace('-', ' ')}" if self.control else "")
-
-    @classmethod
-    def parse(cls, text: str) -> Entry:
-        """An entry as it is typed: a name, and options behind colons.
-
-        Raises:
-            UsageError: no such recommender, or no such option.
-
-        >>> Entry.parse("halving:eta=4")
-        Entry(recommender='halving', options={'eta': 4}, control='')
-        """
-        name, *pairs = text.strip().split(":")
-        known = _options(find("recommender", name, RECOMMENDERS))
-        options: dict[str, Value] = {}
-        for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if not equals or key not in known:
-                told = f"Known: {', '.join(known)}." if known else "It has none."
-                raise UsageError(f"`{pair}` is no option of `{name}`.{did_you_mean(key, known)} {told}")
-            options[key] = value_of(value)
-        return cls(name, options)
-
-    def start(self, pool: MetaDataset, past: MetaDataset, default: int | None, seed: int) -> Recommender:
-        """The recommender on a pool, its past shuffled where this is a control."""
-        if self.control:
-            generator = np.random.default_rng([seed, sorted(CONTROLS).index(self.control)])
-            pool, past = CONTROLS[self.control](pool, past, generator)
-        made: Callable[..., Recommender] = find("recommender", self.recommender, RECOMMENDERS)
-        return made(pool, past, default=default, seed=seed, **self.options)
 
 
 @dataclass(frozen=True)
@@ -179,9 +138,10 @@ def run_replay(
     split: int = 0,
     default: Mapping[str, Value] | None = None,
     learn_from: str = "dev",
-    controls: Sequence[str] = tuple(CONTROLS),
+    controls: Sequence[str] = (),
     duplicates: bool = True,
-    watch: Callable[[str], None] = lambda line: None,
+    keep: Path | None = None,
+    watch: Callable[[Ahead], None] = lambda ahead: None,
 ) -> Replay:
     """Race ``recommenders`` on the runs of ``dataset``.
 
@@ -190,18 +150,20 @@ def run_replay(
         recommenders: as ``Entry.parse`` takes them.
         budgets: full-run equivalents at which regret is read.
         unit: ``runs``, or ``seconds`` with the recommender's own time included.
-        seeds: how many of each recommender; each task has its own, see ``drawn_for``.
+        seeds: how many of each recommender; each group of tasks has its own, see ``drawn_for``.
         unseen, split, default, learn_from: see ``held_out``.
         controls: names in ``CONTROLS``.
         duplicates: False keeps one task of each group, the first.
-        watch: told one line per recommender and task.
+        keep: a file of finished laps, see ``Kept``: those that are there are not run again.
+        watch: told of every lap before it is run.
 
     Raises:
         UsageError: an option that cannot be.
         DataError: nothing to race on.
+        StoreError: ``keep`` cannot be read or written.
     """
     wanted = _budgets(budgets)
-    entries = _entries(recommenders, controls, default)
+    entries = parsed(recommenders, controls, default)
     if type(seeds) is not int or seeds < 1:
         raise UsageError(f"`seeds` must be a whole number from 1 on, but got {seeds}.")
     notes: tuple[str, ...] = ()
@@ -212,15 +174,14 @@ def run_replay(
     held, left = held_out(dataset, protocol, unseen=unseen, split=split, default=default, learn_from=learn_from)
     _require_seconds(held, unit)
     groups, tasks = [h.task.group_key for h in held], [h.task.name for h in held]
-    laps: dict[str, tuple[tuple[Lap, ...], ...]] = {}
-    for entry in entries:
-        rows = []
-        for at, h in enumerate(held):
-            watch(f"{entry.name} on {h.task.name}")
-            rows.append(tuple(race(h, entry.start, wanted, drawn_for(at, seed), unit) for seed in range(seeds)))
-        laps[entry.name] = tuple(rows)
+    about = {
+        "version": version("foretune"), "runs": digest(dataset), "protocol": protocol, "budgets": wanted, "unit": unit,
+        "unseen": unseen, "split": split, "learn_from": learn_from,
+        "default": None if default is None else dict(default),
+    }  # fmt: skip
+    laps = run_laps(held, entries, wanted, unit, seeds, Kept(keep, about), watch)
     unchanged = _unchanged(entries, laps)
-    shown = [e.name for e in entries if e.recommender not in unchanged.get(e.control, ())]
+    shown = [e.name for e in entries if replace(e, control="").name not in unchanged.get(e.control, ())]
     laps = {name: laps[name] for name in shown}
     regrets, raw = _still(held, wanted)
     best = dict(regrets)
@@ -277,11 +238,6 @@ def run_replay(
     )
 
 
-def drawn_for(task: int, seed: int) -> int:
-    """The seed of a race. Every task has draws of its own: one lucky order on all tasks would pass for many wins."""
-    return int(np.random.SeedSequence([task, seed]).generate_state(1)[0])
-
-
 def _budgets(budgets: Sequence[float]) -> tuple[float, ...]:
     wanted = tuple(sorted({float(budget) for budget in budgets}))
     if not wanted or not all(math.isfinite(budget) and budget > 0 for budget in wanted):
@@ -291,38 +247,6 @@ def _budgets(budgets: Sequence[float]) -> tuple[float, ...]:
             f"a budget of {wanted[-1]:g} full runs pays for no trial: the smallest is 1/{CELLS} of a run. Give more."
         )
     return wanted
-
-
-def _entries(
-    recommenders: Sequence[str], controls: Sequence[str], default: Mapping[str, Value] | None
-) -> tuple[Entry, ...]:
-    real = tuple({entry.name: entry for entry in map(Entry.parse, recommenders)}.values())
-    if not real:
-        raise UsageError(f"a race needs at least 1 recommender. Known: {', '.join(RECOMMENDERS)}.")
-    if default is None and any(entry.recommender == DEFAULT for entry in real):
-        raise UsageError(
-            "`default` can race only where it is known which candidate that is. Give its settings: `--default lr=1e-3`."
-        )
-    for name in controls:
-        find("control", name, CONTROLS)
-    raced = [entry for entry in real if entry.recommender != DEFAULT]  # its row needs no race
-    return (*raced, *(replace(entry, control=name) for name in controls for entry in raced))
-
-
-def _options(kind: type[Recommender]) -> tuple[str, ...]:
-    return tuple(name for name in inspect.signature(kind.__init__).parameters if name not in NOT_OPTIONS)
-
-
-def value_of(text: str) -> Value:
-    """A typed word as a truth value, a number, or itself."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _require_seconds(held: Sequence[Held], unit: str) -> None:
@@ -386,7 +310,7 @@ def _unchanged(entries: Sequence[Entry], laps: Mapping[str, Any]) -> dict[str, t
     found: dict[str, list[str]] = {}
     for entry in entries:
         if entry.control and course(entry.name) == course(replace(entry, control="").name):
-            found.setdefault(entry.control, []).append(entry.recommender)
+            found.setdefault(entry.control, []).append(replace(entry, control="").name)
     return {control: tuple(names) for control, names in found.items()}
 
 

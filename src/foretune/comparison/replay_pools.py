@@ -98,6 +98,7 @@ def held_out(
     parts = _parts(dataset, split) if unseen else None
     found: list[Held] = []
     said: list[str] = []
+    pasts: dict[bytes, MetaDataset] = {}
     for fold in folds(dataset, PROTOCOLS[protocol]):
         for number in np.unique(dataset.task[fold.test]):
             task = dataset.tasks[number]
@@ -107,7 +108,7 @@ def held_out(
                     f"`{task.name}` was not raced on: all of its {len(runs):,} runs failed or have no dev score."
                 )
                 continue
-            held = _held(dataset, fold, int(number), runs, parts, default, learn_from)
+            held = _held(dataset, fold, int(number), runs, parts, default, learn_from, pasts)
             if held is None:
                 said.append(f"`{task.name}` was not raced on: parting the configurations leaves it no pool or no past.")
             else:
@@ -125,7 +126,9 @@ def _held(
     parts: tuple[np.ndarray, np.ndarray] | None,
     default: Mapping[str, Value] | None,
     learn_from: str,
+    pasts: dict[bytes, MetaDataset],
 ) -> Held | None:
+    """``pasts`` are those that were made before: tasks with the same past have the very same."""
     train = fold.train
     if parts is not None:
         known, rank = parts
@@ -136,7 +139,9 @@ def _held(
     runs = runs[np.sort(first)]
     if not len(runs) or not train.any():
         return None
-    pool = dataset.take(runs)
+    pool, side = dataset.take(runs), train.tobytes()
+    if side not in pasts:
+        pasts[side] = _hidden(dataset.take(train), learn_from)
     on_test = bool(np.isfinite(pool.test[pool.succeeded]).any())
     if not pool.succeeded.any():
         return None
@@ -147,7 +152,7 @@ def _held(
         task=pool.tasks[0],
         fold=fold.name,
         pool=pool,
-        past=_hidden(dataset.take(train), learn_from),
+        past=pasts[side],
         left_out=tuple(dataset.tasks[place].name for place in neither),
         default=None if default is None else nearest(pool, default),
         on_test=on_test,

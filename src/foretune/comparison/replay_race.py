@@ -4,20 +4,21 @@ A recommender is told what a worker would tell it: cells up to the one it asked 
 breaks. What is judged is its incumbent, the candidate with the best dev score seen so far, by what the recorded full
 run of that configuration scores on test. A trial that would overdraw the budget ends the race.
 
-Its own thinking is measured too, and in a race for seconds it is paid for like training.
+Its own thinking is measured too, what it shared with another recommender as if it had been alone; in a race for seconds
+it is paid for like training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 
 from foretune.comparison.replay_pools import Held
 from foretune.errors import UsageError
 from foretune.recommenders.base import Observation, Recommender, Trial, blank
+from foretune.recommenders.shelf import clock
 from foretune.store.metadataset import CELLS, ROLES, MetaDataset
 
 UNITS = ("runs", "seconds")
@@ -61,15 +62,15 @@ def race(held: Held, start: Start, budgets: tuple[float, ...], seed: int, unit: 
         UsageError: the recommender asks for what is not in the pool, or is over.
     """
     limits = np.array(budgets) * (CELLS if unit == "runs" else held.costs.full_run)
-    clock = perf_counter()
+    began = clock()
     recommender = start(blank(held.pool), held.past, held.default, seed)
-    thinking, cells, seconds = perf_counter() - clock, 0, 0.0
+    thinking, cells, seconds = clock() - began, 0, 0.0
     incumbents, best = np.full(len(budgets), -1), np.ones(len(budgets))
     shown, trials, lowest = np.zeros(len(held.pool), np.int64), 0, 1.0
     while True:
-        clock = perf_counter()
+        began = clock()
         trial = recommender.ask()
-        thinking += perf_counter() - clock
+        thinking += clock() - began
         if trial is None:
             break
         place, seen = trial.place, int(shown[trial.place]) if 0 <= trial.place < len(shown) else 0
@@ -79,9 +80,9 @@ def race(held: Held, start: Start, budgets: tuple[float, ...], seed: int, unit: 
         spent = cells_then if unit == "runs" else seconds_then + thinking
         if spent > limits[-1] + 1e-9:
             break
-        clock = perf_counter()
+        began = clock()
         recommender.tell(observed(held, trial))
-        thinking += perf_counter() - clock
+        thinking += clock() - began
         cells, seconds, trials, shown[place] = cells_then, seconds_then, trials + 1, trial.until
         found = recommender.incumbent()
         if found is not None:

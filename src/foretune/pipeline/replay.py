@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foretune.comparison.replay import BASELINES, BUDGETS, SEEDS, Replay, run_replay
+from foretune.comparison.replay import BASELINES, BUDGETS, FULL_SEEDS, SEEDS, Replay, run_replay
 from foretune.comparison.replay_controls import CONTROLS
+from foretune.comparison.replay_pace import Ahead
 from foretune.errors import DataError, UsageError
 from foretune.records import RunCollection, Value
 from foretune.registry import did_you_mean
@@ -60,17 +61,19 @@ def replay(
     budgets: Sequence[float] = BUDGETS,
     *,
     unit: str = "runs",
-    seeds: int = SEEDS,
+    full: bool = False,
+    seeds: int | None = None,
     unseen: bool = False,
     split: int = 0,
     default: Mapping[str, Value] | None = None,
     learn_from: str = "dev",
-    controls: Sequence[str] = tuple(CONTROLS),
+    controls: Sequence[str] | None = None,
     duplicates: bool = True,
     store: str | os.PathLike[str] | None = None,
-    watch: Callable[[str], None] = lambda line: None,
+    keep: str | os.PathLike[str] | None = None,
+    watch: Callable[[Ahead], None] = lambda ahead: None,
 ) -> Replayed:
-    """Race recommenders on recorded runs.
+    """Race recommenders on recorded runs: a first look, or the ``full`` protocol.
 
     Args:
         protocol: what is held out together, a name in ``comparison.replay_pools.PROTOCOLS``.
@@ -78,20 +81,22 @@ def replay(
         recommenders: names, options behind colons: ``halving:eta=4``.
         budgets: full-run equivalents at which regret is read.
         unit: ``runs``, or ``seconds`` with the recommender's own time included.
-        seeds: of each recommender.
+        full: five seeds and every control, where a first look has one and none.
+        seeds: of each recommender; None leaves it to ``full``.
         unseen: race on configurations that no past task has seen.
         split: the seed that parts them.
         default: settings of the published default; the nearest candidate stands for it.
         learn_from: ``dev`` or ``test`` scores of past tasks.
-        controls: what is shuffled to see whether knowledge or luck won.
+        controls: what is shuffled to see whether knowledge or luck won; None leaves it to ``full``.
         duplicates: False keeps one task of each group.
         store: where one's own runs and imported collections lie.
-        watch: told one line per recommender and task.
+        keep: a file that finished laps are written to, and those that are there are not run again.
+        watch: told of every lap before it is run.
 
     Raises:
         UsageError: a name or an option that does not exist.
         DataError: too few runs or tasks.
-        StoreError: a collection that cannot be read.
+        StoreError: a collection, or the kept laps, cannot be read.
     """
     found = collection if isinstance(collection, RunCollection) else opened(collection, store)
     told = default if default is not None else PUBLISHED.get(found.name)
@@ -103,13 +108,14 @@ def replay(
             recommenders=recommenders,
             budgets=budgets,
             unit=unit,
-            seeds=seeds,
+            seeds=seeds if seeds is not None else FULL_SEEDS if full else SEEDS,
             unseen=unseen,
             split=split,
             default=told,
             learn_from=learn_from,
-            controls=controls,
+            controls=controls if controls is not None else tuple(CONTROLS) if full else (),
             duplicates=duplicates,
+            keep=None if keep is None else Path(keep),
             watch=watch,
         )
     )

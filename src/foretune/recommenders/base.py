@@ -64,9 +64,12 @@ class Recommender(ABC):
 
     Attributes:
         name: what plans, the command line and the registry call it.
+        reads_past: whether anything it asks for depends on ``past`` or on what is known of the task; where not, a
+            replay does not race it again when these are shuffled.
     """
 
     name: ClassVar[str]
+    reads_past: ClassVar[bool] = True
 
     def __init__(
         self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0

@@ -38,6 +38,7 @@ class Bayesian(Recommender):
     """
 
     name: ClassVar[str] = "bayesian"
+    reads_past: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ class Default(Recommender):
     """The published default, or the first candidate of a pool that has none."""
 
     name: ClassVar[str] = "default"
+    reads_past: ClassVar[bool] = False
 
     @property
     def evidence(self) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class DEHB(Recommender):
     """
 
     name: ClassVar[str] = "dehb"
+    reads_past: ClassVar[bool] = False
 
     def __init__(
         self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0

@@ -1,4 +1,4 @@
-"""Foresight: everything that was learned from past runs, as one thing that is fitted once and asked often.
+"""Foresight: everything that is learned from past runs, as one thing that is fitted once and asked often.
 
 Score and order, chance of failing, seconds and bytes each have a model of their own. Beside them stands how well runs
 of a task that a fit had not seen could be ranked: the mean Spearman correlation over tasks, on the folds by which the
@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import final
 
 import numpy as np
 
 from foretune.errors import DataError
+from foretune.recommenders.shelf import shared
 from foretune.registry import find
 from foretune.store.metadataset import CELLS, MetaDataset
 from foretune.surrogates import SURROGATES, conformal
@@ -58,23 +61,82 @@ class Forecasts:
         return (self.high - self.low) / (2 * TAIL)
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(frozen=True, eq=False)
 class Foresight:
-    """What was learned.
+    """What can be learned of ``past``, each part when it is first asked for.
+
+    Whether its ranking may decide is the cheapest part, and where it may not, most others are never needed.
 
     Attributes:
-        cost: None where no past run was timed.
-        spearman: mean rank correlation over tasks left out, NaN where no task could be judged; ``judged`` how many.
-        runs, tasks: what it was learned from; copies are one task.
+        past: that is learned from; runs of one task and its copies are one task.
+        seed: of every draw.
+        curves: whether what partial curves say is learned too.
+        name: of the surrogate; empty is what the moment needs.
     """
 
-    surrogate: Surrogate
-    failure: FailureModel
-    cost: CostModel | None
-    spearman: float
-    judged: int
-    runs: int
-    tasks: int
+    past: MetaDataset
+    seed: int = 0
+    curves: bool = False
+    name: str = ""
+
+    @cached_property
+    def surrogate(self) -> Surrogate:
+        """What foretells scores.
+
+        Raises:
+            DataError: there is too little to learn from.
+        """
+        made: Surrogate = shared(self.past, ("score", self.name or self.curves, self.seed), self._surrogate)
+        return made
+
+    def _surrogate(self) -> Surrogate:
+        if self.name:
+            made: Surrogate = find("surrogate", self.name, SURROGATES)()
+        else:
+            made = Combined() if self.curves else ZeroShot(FORESTS, TREES)
+        return made.fit(self.past, self.seed)
+
+    @cached_property
+    def failure(self) -> FailureModel:
+        """What foretells failures."""
+        made: FailureModel = shared(
+            self.past,
+            ("failure", self.curves, self.seed),
+            lambda: FailureModel(self.curves).fit(self.past, self.seed),
+        )
+        return made
+
+    @cached_property
+    def cost(self) -> CostModel | None:
+        """What foretells seconds and bytes; None where no past run was timed."""
+        made: CostModel | None = shared(self.past, ("cost", self.seed), lambda: _cost(self.past, self.seed))
+        return made
+
+    @cached_property
+    def _checked(self) -> tuple[float, int]:
+        found: tuple[float, int] = shared(
+            self.past, ("ranking", self.seed), lambda: left_out_spearman(self.past, self.seed)
+        )
+        return found
+
+    @property
+    def spearman(self) -> float:
+        """Mean rank correlation over tasks left out, NaN where no task could be judged."""
+        return self._checked[0]
+
+    @property
+    def judged(self) -> int:
+        """How many tasks could be."""
+        return self._checked[1]
+
+    def learn(self) -> None:
+        """Learn what a forecast needs now, and not when the first is asked for.
+
+        Raises:
+            DataError: there is too little to learn from.
+        """
+        _ = self.surrogate, self.failure, self.cost
 
     @property
     def trusted(self) -> bool:
@@ -93,9 +155,10 @@ class Foresight:
 
     @property
     def ground(self) -> str:
-        """What it was learned from and how well it ranks, in a sentence."""
+        """What it was learned from and how well it ranks, in a sentence; copies are one task."""
+        tasks = len(set(self.past.groups[self.past.succeeded]))
         return (
-            f"Learned from {self.runs:,} earlier runs on {self.tasks} tasks; on tasks left out in turn its ranking "
+            f"Learned from {len(self.past):,} earlier runs on {tasks} tasks; on tasks left out in turn its ranking "
             f"agrees with what the runs scored by a Spearman correlation of {self.spearman:.2f} ({self.judged} tasks)."
         )
 
@@ -115,31 +178,18 @@ class Foresight:
 
 
 def foresee(past: MetaDataset, seed: int = 0, *, curves: bool = False, surrogate: str = "") -> Foresight:
-    """Learn from ``past``.
+    """Learn from ``past``, as far as is asked.
 
     Args:
         curves: also learn what partial curves say; for one decision before any run that is not needed.
         surrogate: name of what foretells scores; empty is what the moment needs.
 
     Raises:
-        DataError: there is too little to learn from.
         UsageError: no such surrogate.
     """
     if surrogate:
-        made: Surrogate = find("surrogate", surrogate, SURROGATES)()
-    else:
-        made = Combined() if curves else ZeroShot(FORESTS, TREES)
-    known = past.take(past.succeeded)
-    rho, judged = left_out_spearman(past, seed)
-    return Foresight(
-        surrogate=made.fit(past, seed),
-        failure=FailureModel(curves).fit(past, seed),
-        cost=_cost(past, seed),
-        spearman=rho,
-        judged=judged,
-        runs=len(past),
-        tasks=len(set(known.groups)),
-    )
+        find("surrogate", surrogate, SURROGATES)
+    return Foresight(past, seed, curves, surrogate)
 
 
 def _cost(past: MetaDataset, seed: int) -> CostModel | None:

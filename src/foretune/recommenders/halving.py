@@ -42,6 +42,8 @@ def rungs(eta: int) -> tuple[int, ...]:
 class _Climbing(Recommender):
     """What both have in common: an order drawn once, rungs, and how good a candidate was at a rung; abstract."""
 
+    reads_past: ClassVar[bool] = False
+
     def __init__(
         self,
         pool: MetaDataset,

@@ -13,6 +13,7 @@ class RandomSearch(InOrder):
     """Every candidate in full, in the order of ``numpy.random.default_rng(seed).permutation``."""
 
     name: ClassVar[str] = "random"
+    reads_past: ClassVar[bool] = False
 
     def __init__(
         self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0

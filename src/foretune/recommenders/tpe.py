@@ -32,6 +32,7 @@ class TPE(Recommender):
     """
 
     name: ClassVar[str] = "tpe"
+    reads_past: ClassVar[bool] = False
 
     def __init__(
         self, pool: MetaDataset, past: MetaDataset | None = None, *, default: int | None = None, seed: int = 0

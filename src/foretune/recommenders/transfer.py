@@ -102,10 +102,11 @@ class Transfer(Recommender):
         assert self.past is not None
         try:
             foresight = self._fit(self.past, self.seed)
+            if not foresight.trusted:
+                return instead, f"{foresight.doubt} So {falls} decides, and no score is foretold.", None
+            foresight.learn()
         except DataError as error:
             return instead, f"Nothing could be learned from the earlier runs: {error} So {falls} decides.", None
-        if not foresight.trusted:
-            return instead, f"{foresight.doubt} So {falls} decides, and no score is foretold.", None
         return "surrogate", foresight.ground, foresight
 
     @property
@@ -171,7 +172,8 @@ class Transfer(Recommender):
             first = next((place for place in order if open_[place]), int(np.flatnonzero(open_)[0]))
             return Trial(first, int(self.seen[first]) + 1)
         gain = improvement(told.mean * sign, told.spread, float(self.view.score[best] * sign))
-        seconds = np.where(np.isfinite(told.next_seconds), told.next_seconds, 1.0)  # untimed: all alike
+        timed = open_ & np.isfinite(told.next_seconds)
+        seconds = np.where(timed, told.next_seconds, 1.0)  # untimed: all alike; of what is over nothing is left to run
         value = gain * (1 - told.p_fail) / (seconds + self.overhead)
         value = np.where(open_ & ~self._strange & np.isfinite(value), value, -np.inf)
         place = int(np.argmax(value))

@@ -10,7 +10,8 @@ import json
 import math
 from pathlib import Path
 
-from foretune.comparison.replay import DEFAULT, RANDOM, Replay
+from foretune.comparison.replay import FULL_SEEDS, RANDOM, Replay
+from foretune.comparison.replay_entries import DEFAULT
 from foretune.comparison.replay_standings import Pairing
 from foretune.report import html, table_files, units
 from foretune.report.tables import Column, Table
@@ -102,6 +103,7 @@ def sentences(replay: Replay) -> list[str]:
         "that was shuffled is read there."
         for control, names in replay.unchanged.items()
     ]
+    said += _first_look(replay)
     if replay.noise is None:
         said.append(
             "No configuration was run with several seeds, so the noise floor is not known: a small gain may be none."
@@ -117,6 +119,19 @@ def sentences(replay: Replay) -> list[str]:
     if DEFAULT not in replay.regrets:
         said.append("No published default is known here, so nothing is held against one.")
     return [*said, *replay.notes]
+
+
+def _first_look(replay: Replay) -> list[str]:
+    """What the full protocol would add."""
+    few = replay.settings["seeds"] < FULL_SEEDS
+    without = [] if replay.settings["controls"] else ["without controls"]
+    if not few and not without:
+        return []
+    had = [*([f"with {units.plural(replay.settings['seeds'], 'seed')}"] if few else []), *without]
+    return [
+        f"A first look, {' and '.join(had)}: the full protocol (`--full`) has {FULL_SEEDS} seeds, whose spread is part "
+        "of the result, and controls, which tell knowledge from luck."
+    ]
 
 
 def every(replay: Replay) -> list[Table]:

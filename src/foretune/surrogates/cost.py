@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from foretune.errors import DataError, UsageError
 from foretune.store.metadataset import CELLS, MetaDataset
+from foretune.surrogates.again import Again
 from foretune.surrogates.encode import Encoder
 from foretune.surrogates.zero_shot import TREES, forest
 
@@ -45,10 +46,12 @@ class CostModel:
             raise DataError(f"None of {len(past)} runs has training seconds, so no cost can be learned.")
         self._encoder = Encoder.fit(past)
         columns = self._encoder.of(past)
-        self._seconds = forest(columns[timed], np.log(seconds[timed]), seed, self._trees)
+        self._seconds = Again(forest(columns[timed], np.log(seconds[timed]), seed, self._trees).predict)
         peak = past.cost.get("peak_bytes", np.full(len(past), np.nan))
         weighed = np.isfinite(peak) & (peak > 0) & (past.status != "oom")
-        self._bytes: Any = forest(columns[weighed], np.log(peak[weighed]), seed, self._trees) if weighed.any() else None
+        self._bytes: Again | None = None
+        if weighed.any():
+            self._bytes = Again(forest(columns[weighed], np.log(peak[weighed]), seed, self._trees).predict)
         self._scale, self._scale_bytes = 0.0, 0.0
         return self
 
@@ -94,9 +97,8 @@ class CostModel:
             return np.full(len(pool), np.nan)
         return np.exp(self._log(self._bytes, pool) + self._scale_bytes)
 
-    def _log(self, model: Any, pool: MetaDataset) -> np.ndarray:
-        found: np.ndarray = model.predict(self._encoder.of(pool))
-        return found
+    def _log(self, model: Again, pool: MetaDataset) -> np.ndarray:
+        return model(self._encoder.of(pool))
 
 
 def full_seconds(dataset: MetaDataset, seen: np.ndarray | None = None) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 
 from foretune.store.metadataset import MetaDataset
 from foretune.surrogates import conformal
+from foretune.surrogates.again import Again
 from foretune.surrogates.anchor import Anchor
 from foretune.surrogates.encode import Encoder
 from foretune.surrogates.rows import Rows, drawn, known_columns, rows
@@ -49,8 +50,8 @@ class FailureModel:
         self._slope, self._shift = self._calibrated(past, seed)
         return self
 
-    def _fit(self, past: MetaDataset, seed: int) -> tuple[Encoder, Anchor, Any]:
-        """Encoder, anchor and classifier; None in its place where one outcome alone is known."""
+    def _fit(self, past: MetaDataset, seed: int) -> tuple[Encoder, Anchor, Again | None]:
+        """Encoder, anchor and the classifier's log odds; None in its place where one outcome alone is known."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
         encoder, anchor = Encoder.fit(past), Anchor.fit(past)
@@ -61,7 +62,8 @@ class FailureModel:
         made = HistGradientBoostingClassifier(
             max_iter=ITERATIONS, learning_rate=RATE, early_stopping=False, random_state=seed
         )
-        return encoder, anchor, made.fit(known_columns(points.columns), failed)
+        made.fit(known_columns(points.columns), failed)
+        return encoder, anchor, Again(lambda columns: _log_odds(made.predict_proba(columns)[:, 1]))
 
     def _points(self, past: MetaDataset, encoder: Encoder, anchor: Anchor, seed: int) -> Rows:
         if self._curves:
@@ -89,7 +91,7 @@ class FailureModel:
             if model is not None:
                 test = past.take(held)
                 points = self._points(test, encoder, anchor, seed)
-                odds = _log_odds(model.predict_proba(points.columns)[:, 1])
+                odds = model(points.columns)
                 names = np.array([task.task_id for task in points.runs.tasks], object)
                 yield odds, points.runs.failed[points.run], names[points.runs.task[points.run]]
 
@@ -104,7 +106,7 @@ class FailureModel:
         if model is None or self._slope == 0:
             return np.full(len(pool), self._rate)
         points = rows(pool, np.arange(len(pool)), seen, encoder, anchor.of(pool))
-        odds = self._slope * _log_odds(model.predict_proba(points.columns)[:, 1]) + self._shift
+        odds = self._slope * model(points.columns) + self._shift
         found: np.ndarray = 1 / (1 + np.exp(-odds))
         return found
 

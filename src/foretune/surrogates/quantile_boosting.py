@@ -13,11 +13,13 @@ next cell sees no further than that.
 
 from __future__ import annotations
 
-from typing import Any, Self, final
+from collections.abc import Callable, Sequence
+from typing import Self, final
 
 import numpy as np
 
 from foretune.store.metadataset import CELLS, MetaDataset
+from foretune.surrogates.again import Again
 from foretune.surrogates.anchor import Anchor
 from foretune.surrogates.base import Forecast, Surrogate
 from foretune.surrogates.conformal import left_out, width
@@ -27,6 +29,8 @@ from foretune.surrogates.rows import Rows, best_seen, drawn, known_columns, rows
 
 QUANTILES = (0.1, 0.5, 0.9)
 ITERATIONS, RATE = 200, 0.06
+Answer = Callable[[np.ndarray], np.ndarray]
+"""``(m, width)`` rows -> ``(m,)`` of one quantile."""
 
 
 @final
@@ -50,7 +54,7 @@ class QuantileBoosting(Surrogate):
         base = _base(points.runs, points.run, points.seen, self._anchor.of(points.runs))
         gain = self._anchor.gain(points.runs, points.runs.score)[points.run]
         ahead = np.clip(gain - base, -LIMIT, LIMIT)
-        self._models = _fitted(points.columns, ahead, seed, self._iterations)
+        self._models = [Again(each) for each in _fitted(points.columns, ahead, seed, self._iterations)]
         self._widths = _widths(points, ahead, seed, self._iterations)
         return self
 
@@ -85,7 +89,7 @@ def _zero(pool: MetaDataset, seen: np.ndarray, anchor: np.ndarray) -> np.ndarray
     return np.where(np.isfinite(anchor), anchor, np.median(known) if len(known) else 0.0)
 
 
-def _fitted(columns: np.ndarray, target: np.ndarray, seed: int, iterations: int) -> list[Any]:
+def _fitted(columns: np.ndarray, target: np.ndarray, seed: int, iterations: int) -> list[Answer]:
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     columns = known_columns(columns)
@@ -97,14 +101,16 @@ def _fitted(columns: np.ndarray, target: np.ndarray, seed: int, iterations: int)
             learning_rate=RATE,
             early_stopping=False,
             random_state=seed,
-        ).fit(columns, target)
+        )
+        .fit(columns, target)
+        .predict
         for share in QUANTILES
     ]
 
 
-def _quantiles(models: list[Any], columns: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def _quantiles(models: Sequence[Answer], columns: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """``(3, m)`` sorted gains."""
-    found: np.ndarray = np.sort([model.predict(columns) for model in models], axis=0)
+    found: np.ndarray = np.sort([model(columns) for model in models], axis=0)
     return np.where(seen > 0, np.maximum(found, 0.0), found)
 
 

@@ -11,12 +11,14 @@ A failure has no score, and its rank is the worst: what a candidate is chosen by
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self, final
 
 import numpy as np
 
 from foretune.store.metadataset import MetaDataset
 from foretune.surrogates import conformal
+from foretune.surrogates.again import Again
 from foretune.surrogates.anchor import Anchor
 from foretune.surrogates.base import Forecast, Surrogate
 from foretune.surrogates.encode import Encoder
@@ -48,8 +50,11 @@ class Ranker:
 
     def order(self, pool: MetaDataset) -> np.ndarray:
         """``(n,)`` expected ranks, 1 for the best of a task and 0 for its worst."""
-        columns = self.encoder.of(pool)
-        return np.mean([each.predict(columns) for each in self.forests], axis=0)
+        return self._ranks(self.encoder.of(pool))
+
+    @cached_property
+    def _ranks(self) -> Again:
+        return Again(lambda columns: np.mean([each.predict(columns) for each in self.forests], axis=0))
 
 
 @final
@@ -73,6 +78,7 @@ class ZeroShot(Surrogate):
         known, gain = known.take(np.isfinite(gain)), gain[np.isfinite(gain)]
         columns = self._ranker.encoder.of(known)
         self._forest = forest(columns, gain, seed, self._trees)
+        self._mean = Again(self._forest.predict)
         guess, left_out = np.full(len(known), np.nan), list(conformal.left_out(known, seed))
         for held in left_out:
             guess[held] = forest(columns[~held], gain[~held], seed, -(-self._trees // 3)).predict(columns[held])
@@ -81,7 +87,7 @@ class ZeroShot(Surrogate):
 
     def predict(self, pool: MetaDataset, seen: np.ndarray) -> Forecast:
         columns = self._ranker.encoder.of(pool)
-        mean = self._forest.predict(columns)
+        mean = self._mean(columns)
         if self._width is None:
             trees = np.sort([tree.predict(columns.astype(np.float32)) for tree in self._forest.estimators_], axis=0)
             low, high = (np.quantile(trees, share, axis=0) for share in (0.1, 0.9))

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from foretune.comparison.replay_controls import CONTROLS
 from foretune.comparison.replay_pools import Held, held_out
 from foretune.comparison.replay_race import observed
 from foretune.recommenders.base import Recommender, Trial, blank
@@ -166,6 +167,16 @@ class RecommenderContract(ABC):
             resumed.append(trial)
             again.tell(observed(held, trial))
         assert resumed == rest
+
+    def test_what_reads_no_past_asks_for_the_same_under_another_one(self) -> None:
+        held = toy_held()
+        if not self.repeats or self.make(blank(held.pool), held.past, held.default, 7).reads_past:
+            return
+        courses = []
+        for control in CONTROLS.values():
+            pool, past = control(held.pool, held.past, np.random.default_rng(0))
+            courses.append(self.course(held, self.make(blank(pool), past, held.default, 7)))
+        assert all(each == self.course(held, self.make(blank(held.pool), None, held.default, 7)) for each in courses)
 
     def course(self, held: Held, made: Recommender) -> list[Trial]:
         """Serve ``made`` until it says that nothing is left, checking every trial."""
