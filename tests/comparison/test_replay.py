@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foretune.comparison.replay import RANDOM, run_replay
-from foretune.comparison.replay_controls import CONTROLS, one_per_group, shuffled_features, shuffled_targets
-from foretune.comparison.replay_entries import DEFAULT, Entry
-from foretune.comparison.replay_pools import held_out, noise_floor
-from foretune.comparison.replay_race import observed, race
+from foretune.comparison.replay.controls import CONTROLS, one_per_group, shuffled_features, shuffled_targets
+from foretune.comparison.replay.entries import DEFAULT, Entry
+from foretune.comparison.replay.pools import held_out, noise_floor
+from foretune.comparison.replay.race import observed, race
+from foretune.comparison.replay.run import RANDOM, run_replay
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import expected_at_random
 from foretune.recommenders import RECOMMENDERS, Portfolio, RandomSearch

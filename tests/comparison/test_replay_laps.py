@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foretune.comparison.replay import run_replay
-from foretune.comparison.replay_controls import CONTROLS
-from foretune.comparison.replay_laps import drawn_for
-from foretune.comparison.replay_pools import held_out
+from foretune.comparison.replay.controls import CONTROLS
+from foretune.comparison.replay.laps import drawn_for
+from foretune.comparison.replay.pools import held_out
+from foretune.comparison.replay.run import run_replay
 from foretune.errors import UsageError
 from foretune.store.metadataset import metadataset
 from foretune.testing.recommender_contract import toy_collection

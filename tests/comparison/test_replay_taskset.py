@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foretune.comparison.replay import RANDOM, run_replay
-from foretune.comparison.replay_controls import CONTROLS
-from foretune.comparison.replay_entries import DEFAULT
-from foretune.comparison.replay_pools import held_out
-from foretune.comparison.replay_race import race
+from foretune.comparison.replay.controls import CONTROLS
+from foretune.comparison.replay.entries import DEFAULT
+from foretune.comparison.replay.pools import held_out
+from foretune.comparison.replay.race import race
+from foretune.comparison.replay.run import RANDOM, run_replay
 from foretune.evaluation.regret import normalised_regret
 from foretune.pipeline.replay import PUBLISHED
 from foretune.recommenders import Halving, RandomSearch

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foretune.comparison.replay_race import observed, race
+from foretune.comparison.replay.race import observed, race
 from foretune.errors import UsageError
 from foretune.recommenders import ASHA, Halving, RandomSearch
 from foretune.recommenders.base import blank

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chromium import needed, probed, require_fit, require_silence
 
-from foretune.comparison.replay import run_replay
+from foretune.comparison.replay.run import run_replay
 from foretune.report import replay_tables
 from foretune.store.metadataset import metadataset
 from foretune.testing.recommender_contract import toy_collection

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from foretune.comparison.replay import run_replay
-from foretune.comparison.replay_controls import CONTROLS
+from foretune.comparison.replay.controls import CONTROLS
+from foretune.comparison.replay.run import run_replay
 from foretune.report import replay_tables
 from foretune.store.metadataset import metadataset
 from foretune.testing.recommender_contract import toy_collection

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from foretune.comparison.replay_pace import Ahead
+    from foretune.comparison.replay.pace import Ahead
 
 app = typer.Typer()
 
@@ -147,7 +147,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _settings(text: str) -> dict[str, str | int | float | bool]:
-    from foretune.comparison.replay_entries import value_of
+    from foretune.comparison.replay.entries import value_of
     from foretune.errors import UsageError
 
     pairs = [word.partition("=") for word in _words(text)]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foretune.comparison.replay import BASELINES, BUDGETS, FULL_SEEDS, SEEDS, Replay, run_replay
-from foretune.comparison.replay_controls import CONTROLS
-from foretune.comparison.replay_pace import Ahead
+from foretune.comparison.replay.controls import CONTROLS
+from foretune.comparison.replay.pace import Ahead
+from foretune.comparison.replay.run import BASELINES, BUDGETS, FULL_SEEDS, SEEDS, Replay, run_replay
 from foretune.errors import DataError, UsageError
 from foretune.records import RunCollection, Value
 from foretune.registry import did_you_mean
@@ -76,7 +76,7 @@ def replay(
     """Race recommenders on recorded runs: a first look, or the ``full`` protocol.
 
     Args:
-        protocol: what is held out together, a name in ``comparison.replay_pools.PROTOCOLS``.
+        protocol: what is held out together, a name in ``comparison.replay.pools.PROTOCOLS``.
         collection: ``bundled``, ``runs`` (one's own), a collection that was imported, a folder, or the runs.
         recommenders: names, options behind colons: ``halving:eta=4``.
         budgets: full-run equivalents at which regret is read.

@@ -10,9 +10,9 @@ import json
 import math
 from pathlib import Path
 
-from foretune.comparison.replay import FULL_SEEDS, RANDOM, Replay
-from foretune.comparison.replay_entries import DEFAULT
-from foretune.comparison.replay_standings import Pairing
+from foretune.comparison.replay.entries import DEFAULT
+from foretune.comparison.replay.run import FULL_SEEDS, RANDOM, Replay
+from foretune.comparison.replay.standings import Pairing
 from foretune.report import html, table_files, units
 from foretune.report.tables import Column, Table
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from foretune.comparison.replay_controls import CONTROLS
-from foretune.comparison.replay_pools import Held, held_out
-from foretune.comparison.replay_race import observed
+from foretune.comparison.replay.controls import CONTROLS
+from foretune.comparison.replay.pools import Held, held_out
+from foretune.comparison.replay.race import observed
 from foretune.recommenders.base import Recommender, Trial, blank
 from foretune.records import Line, MetaRun, MetaTask, ModelCard, RunCollection, Value
 from foretune.store.metadataset import CELLS, MetaDataset, metadataset

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from foretune.comparison.replay_costs import Costs, costs
+from foretune.comparison.replay.costs import Costs, costs
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import PERCENTILE, filled, normalised_regret
 from foretune.records import MetaTask, Value

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, final
 
-from foretune.comparison.replay_race import Lap
+from foretune.comparison.replay.race import Lap
 from foretune.errors import StoreError, UsageError
 from foretune.store.metadataset import MetaDataset
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from foretune.comparison.replay_controls import CONTROLS
+from foretune.comparison.replay.controls import CONTROLS
 from foretune.errors import UsageError
 from foretune.recommenders import RECOMMENDERS
 from foretune.recommenders.base import Recommender

@@ -13,12 +13,12 @@ from time import perf_counter
 
 import numpy as np
 
-from foretune.comparison.replay_controls import CONTROLS
-from foretune.comparison.replay_entries import Entry
-from foretune.comparison.replay_kept import Kept, Key
-from foretune.comparison.replay_pace import Ahead, Pace
-from foretune.comparison.replay_pools import Held
-from foretune.comparison.replay_race import Lap, race
+from foretune.comparison.replay.controls import CONTROLS
+from foretune.comparison.replay.entries import Entry
+from foretune.comparison.replay.kept import Kept, Key
+from foretune.comparison.replay.pace import Ahead, Pace
+from foretune.comparison.replay.pools import Held
+from foretune.comparison.replay.race import Lap, race
 from foretune.recommenders.shelf import sharing
 from foretune.store.metadataset import MetaDataset
 

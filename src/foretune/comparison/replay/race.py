@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foretune.comparison.replay_pools import Held
+from foretune.comparison.replay.pools import Held
 from foretune.errors import UsageError
 from foretune.recommenders.base import Observation, Recommender, Trial, blank
 from foretune.recommenders.shelf import clock

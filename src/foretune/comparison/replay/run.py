@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from foretune.comparison.replay_controls import one_per_group
-from foretune.comparison.replay_entries import DEFAULT, Entry, parsed
-from foretune.comparison.replay_kept import Kept, digest
-from foretune.comparison.replay_laps import run_laps
-from foretune.comparison.replay_pace import Ahead
-from foretune.comparison.replay_pools import Held, held_out, noise_floor
-from foretune.comparison.replay_race import UNITS, Lap
-from foretune.comparison.replay_standings import Pairing, Standing, adjusted, by_group, pairing, standing
+from foretune.comparison.replay.controls import one_per_group
+from foretune.comparison.replay.entries import DEFAULT, Entry, parsed
+from foretune.comparison.replay.kept import Kept, digest
+from foretune.comparison.replay.laps import run_laps
+from foretune.comparison.replay.pace import Ahead
+from foretune.comparison.replay.pools import Held, held_out, noise_floor
+from foretune.comparison.replay.race import UNITS, Lap
+from foretune.comparison.replay.standings import Pairing, Standing, adjusted, by_group, pairing, standing
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import expected_at_random
 from foretune.records import Value
