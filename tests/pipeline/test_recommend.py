@@ -230,13 +230,18 @@ def short(monkeypatch):
     """Four candidates, and a foresight that learns nothing: the play itself is what is tested."""
 
     class Flat(Foresight):
+        spearman, judged, cost = 1.0, 3, None
+
+        def learn(self):
+            """There is nothing to learn."""
+
         def of(self, pool, seen):
             n = len(pool)
             best = np.where(seen < CELLS, 1.0 + 0.1 * np.arange(n), 0.0)
             return Forecasts(best, best, best - 0.1, best + 0.1, True, np.zeros(n), np.ones(n))
 
     def flat(past, seed=0, *, curves=False):
-        return Flat(None, None, None, 1.0, 3, len(past), 3)
+        return Flat(past, seed, curves)
 
     monkeypatch.setattr("foretune.pipeline.advice.Planner", lambda *given: Planner(*given, size=3, fit=flat))
 

@@ -26,7 +26,7 @@ def task(number=0, rows=96, family="bert", direction="max", parameters=22_000_00
         direction,
         kind="classification",
         model=ModelCard("tiny", family, "encoder", parameters, 0),
-        rows={"train": rows, "dev": 32},
+        rows={"train": rows, "dev": 640},
         features={**about, **features},
         features_version=1,
         source="foretune",

@@ -69,15 +69,15 @@ def test_without_a_number_to_say_the_plan_says_why():
 
 
 def test_an_interval_allows_for_a_dev_set_smaller_than_those_of_the_earlier_tasks():
-    """The oracle's is 0.1 either way, and the earlier dev sets have 32 rows."""
+    """The oracle's is 0.1 either way, and the earlier dev sets have 640 rows."""
     few = replace(NEW, rows={"train": 90, "dev": 8})
     as_told, wider = (planner().plan(earlier_runs.situation(of)) for of in (NEW, few))
     assert as_told.best.interval == pytest.approx((as_told.best.score - 0.1, as_told.best.score + 0.1))
     assert "smaller than theirs" not in text(as_told)
     assert wider.best.score == as_told.best.score
     chance = wider.best.score * (1 - wider.best.score)
-    half = (0.1**2 + 1.2815515655446004**2 * chance * (1 / 8 - 1 / 32)) ** 0.5
-    assert wider.best.interval == pytest.approx((wider.best.score - half, min(1.0, wider.best.score + half)))
+    half = (0.1**2 + 1.2815515655446004**2 * chance * (1 / 8 - 1 / 640)) ** 0.5
+    assert wider.best.interval == pytest.approx((max(0.0, wider.best.score - half), min(1.0, wider.best.score + half)))
     assert "allows for a dev set smaller than theirs" in text(wider)
 
 
@@ -159,8 +159,8 @@ def test_what_differs_by_less_than_a_repetition_is_tied():
 
 def test_without_repetitions_the_rows_of_dev_are_the_floor():
     floor, source = noise_floor(PAST, here())
-    assert floor == pytest.approx(0.5 / 32**0.5)
-    assert "32 dev rows" in source
+    assert floor == pytest.approx(0.5 / 640**0.5)
+    assert "640 dev rows" in source
 
 
 def test_an_unknown_noise_ties_nothing():

@@ -2,7 +2,8 @@
 
 Score and order, chance of failing, seconds and bytes each have a model of their own. Beside them stands how well runs
 of a task that a fit had not seen could be ranked: the mean Spearman correlation over tasks, on the folds by which the
-intervals are widened as well. Below ``TRUST`` the ranking is no ground for a recommendation.
+intervals are widened as well. A task counts by how far its scores differ beyond the chance of its dev rows
+(``resolution.py``). Below ``TRUST`` the ranking is no ground for a recommendation.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import final
 import numpy as np
 
 from foretune.errors import DataError
+from foretune.recommenders.resolution import resolved
 from foretune.recommenders.shelf import shared
 from foretune.registry import find
 from foretune.store.metadataset import CELLS, MetaDataset
@@ -122,12 +124,12 @@ class Foresight:
 
     @property
     def spearman(self) -> float:
-        """Mean rank correlation over tasks left out, NaN where no task could be judged."""
+        """Weighted mean of rank correlations over tasks left out, NaN where no task could be judged."""
         return self._checked[0]
 
     @property
     def judged(self) -> int:
-        """How many tasks could be."""
+        """How many tasks could be; copies are one."""
         return self._checked[1]
 
     def learn(self) -> None:
@@ -147,7 +149,10 @@ class Foresight:
     def doubt(self) -> str:
         """Why it may not decide, in a sentence."""
         if not self.judged:
-            return "No earlier task has two scores that differ, so no ranking could be checked."
+            return (
+                "No earlier task has scores that differ by more than the chance of its dev rows, so no ranking could "
+                "be checked."
+            )
         return (
             f"On {self.judged} earlier tasks left out in turn the ranking agrees with what the runs scored by a "
             f"Spearman correlation of {self.spearman:.2f} only, and {TRUST:g} is asked for."
@@ -158,8 +163,9 @@ class Foresight:
         """What it was learned from and how well it ranks, in a sentence; copies are one task."""
         tasks = len(set(self.past.groups[self.past.succeeded]))
         return (
-            f"Learned from {len(self.past):,} earlier runs on {tasks} tasks; on tasks left out in turn its ranking "
-            f"agrees with what the runs scored by a Spearman correlation of {self.spearman:.2f} ({self.judged} tasks)."
+            f"Learned from {len(self.past):,} earlier runs on {tasks} tasks; left out in turn, on the {self.judged} of "
+            "them whose scores differ by more than the chance of their dev rows, its ranking agrees with what the runs "
+            f"scored by a Spearman correlation of {self.spearman:.2f}."
         )
 
     def of(self, pool: MetaDataset, seen: np.ndarray) -> Forecasts:
@@ -203,24 +209,30 @@ def left_out_spearman(past: MetaDataset, seed: int = 0) -> tuple[float, int]:
     """How well a forest ranks the runs of tasks that it has not seen.
 
     Returns:
-        mean Spearman correlation over tasks with at least two different scores, and the number of these tasks.
+        mean Spearman correlation over tasks whose scores differ by more than chance, and the number of their groups.
+        The weight of a task is the share that is more, over the number of tasks of its group.
     """
     from scipy.stats import spearmanr
 
-    found = []
+    found: list[tuple[str, float, float]] = []
     for held in _held(past, seed):
         train, test = past.take(~held), past.take(held & past.succeeded)
         if not len(test):
             continue
         encoder = Encoder.fit(train)
         guess = forest(encoder.of(train), rank_within(train), seed, CHECKED).predict(encoder.of(test))
-        for place in range(len(test.tasks)):
+        keys = [task.group_key for task in test.tasks]
+        for place, share in enumerate(resolved(test)):
             mine = test.task == place
             truth = test.score[mine] * test.sign[mine]
-            if len(set(truth)) > 1:
+            if share > 0 and len(set(truth)) > 1:
                 constant = len(set(guess[mine])) == 1
-                found.append(0.0 if constant else float(spearmanr(truth, guess[mine]).statistic))
-    return (float(np.mean(found)) if found else float("nan")), len(found)
+                rho = 0.0 if constant else float(spearmanr(truth, guess[mine]).statistic)
+                found.append((keys[place], rho, share / keys.count(keys[place])))
+    if not found:
+        return float("nan"), 0
+    groups, rhos, weights = zip(*found, strict=True)
+    return float(np.average(rhos, weights=weights)), len(set(groups))
 
 
 def _held(past: MetaDataset, seed: int) -> Iterator[np.ndarray]:

@@ -12,15 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from foretune.recommenders.foresight import TAIL, Forecasts
+from foretune.recommenders.resolution import chance_variance
 from foretune.recommenders.situation import Situation
 from foretune.records import MetaTask
 from foretune.store.metadataset import MetaDataset
 
 FEWEST_REPEATS = 5
 """Runs of a configuration on a task beyond the first, over all of them, from which a noise floor is told."""
-
-SURE = 0.05
-"""An accuracy is taken to be at least so far from 0 and 1, where a proportion would have no spread."""
 
 
 def noise_floor(past: MetaDataset, situation: Situation) -> tuple[float | None, str]:
@@ -61,7 +59,6 @@ def widened(told: Forecasts, past: MetaDataset, task: MetaTask) -> Forecasts:
     more = 1 / here - float(np.mean(1 / np.array(rows)))
     if more <= 0:
         return told
-    chance = np.clip(told.mean, SURE, 1 - SURE)
-    spread = TAIL**2 * more * chance * (1 - chance)
+    spread = TAIL**2 * chance_variance(told.mean, 1 / more)
     low, high = (np.sqrt((end - told.mean) ** 2 + spread) for end in (told.low, told.high))
     return replace(told, low=np.maximum(0.0, told.mean - low), high=np.minimum(1.0, told.mean + high))
