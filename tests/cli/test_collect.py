@@ -19,9 +19,9 @@ PLAN = {
     "tasks": ["train.csv"],
     "shots": [8],
     "tuners": ["lora", "bitfit"],
-    "configs": 6,
+    "configs": 16,
     "repeats": 0,
-    "steps": [2, 4],
+    "steps": [10, 20],
     "evaluations": 2,
     "test_rows": 8,
 }
@@ -66,9 +66,9 @@ def test_ctrl_c_and_kill_9_lose_at_most_the_runs_under_way(folder: Path, bert: P
     ended = run_in(folder, *words, "--json")
     assert (ended.returncode, ended.stderr) == (0, "")
     told = json.loads(ended.stdout)
-    assert (told["total"], told["statuses"]) == (7, {"ok": 7})
+    assert (told["total"], told["statuses"]) == (17, {"ok": 17})
     after = [record.digest for record in JournalStore(folder / "store")]
-    assert len(after) == len(set(after)) == 7, "a finished run was repeated"
+    assert len(after) == len(set(after)) == 17, "a finished run was repeated"
 
 
 def test_a_dry_run_prints_a_plan_that_can_be_run_and_runs_nothing(folder: Path, bert: Path, run_in):
@@ -76,7 +76,7 @@ def test_a_dry_run_prints_a_plan_that_can_be_run_and_runs_nothing(folder: Path, 
     done = run_in(folder, "collect", "plan.yaml", "--model", bert, "--dry-run", env=env)
     assert done.returncode == 0, done.stderr
     *plan, last = done.stdout.splitlines()
-    assert "7 of 7 runs are missing" in last
+    assert "17 of 17 runs are missing" in last
     assert yaml.safe_load("\n".join(plan))["models"][0]["name"] == str(bert)
     assert not (folder / "empty").exists()
 

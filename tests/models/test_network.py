@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from foretune.errors import ModelError, ResourceError
-from foretune.models import Network, build, features, open_checkpoint
+from foretune.models import FrozenModel, Network, build, open_checkpoint
 from foretune.models.network import require_memory
 from foretune.records import ModelRef
 from foretune.testing import toys
@@ -129,7 +129,7 @@ def test_features_are_the_pooled_hidden_states_of_the_untouched_model(name: str,
     expected = torch.stack([hidden[0, 2], hidden[1, 1]])
     if name != "llama":
         expected = torch.stack([hidden[0].mean(0), hidden[1, :2].mean(0)])
-    found = features(checkpoint, iter([batch]), torch.device("cpu"))
+    found = FrozenModel(checkpoint, torch.device("cpu")).features([batch])
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -144,5 +144,5 @@ def test_features_of_an_encoder_decoder_without_an_encoder_class_of_its_own(tmp_
     transformers.BartForConditionalGeneration(config).save_pretrained(folder)
     checkpoint = open_checkpoint(ModelRef(str(folder)), "classification")
     batch = {"input_ids": torch.tensor([[3, 12, 1]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
-    assert features(checkpoint, iter([batch]), torch.device("cpu")).shape == (1, 16)
+    assert FrozenModel(checkpoint, torch.device("cpu")).features([batch]).shape == (1, 16)
     assert build(checkpoint, 2).fresh == ("classification_head",)
