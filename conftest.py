@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,12 @@ collect_ignore_glob = ["*/conftest.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before anything imports torch. What the developer has set stays."""
+    """Before anything imports torch. What the developer has set stays.
+
+    Where a shell started this in the background Ctrl-C is ignored, and processes that tests start would inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
