@@ -115,6 +115,26 @@ def test_nothing_is_asked_of_an_accelerator(kind: str, rule: str) -> None:
         silo.judge([proposal])
 
 
+@pytest.mark.parametrize("held", [1, 5])
+def test_a_subset_that_holds_more_or_fewer_than_its_budget_comes_to_it(still: None, held: int) -> None:
+    """As after a sum of adapters."""
+    ends = []
+    for asked in (True, False):
+        silo = silo_of(torch.zeros(SHAPE), "one", 3)
+        (part,) = silo.parts
+        part.put(torch.arange(held) * 2, torch.linspace(1.0, 2.0, held))
+        for _ in range(2):
+            proposal = Whole(part, torch.linspace(-1.5, 1.5, 24).view(SHAPE))
+            if asked:
+                silo.move(silo.judge([proposal]))
+            else:
+                silo.project([proposal])
+        assert silo.chosen == 3
+        ends.append(state_of(silo))
+    for ours, theirs in zip(*ends, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("spoil", ["project", "follow"])
 def test_a_spoiled_step_moves_nothing_and_is_told_once_the_step_is_over(still: None, spoil: str) -> None:
     silo = chosen(silo_of(torch.zeros(SHAPE), "one", 3))

@@ -174,7 +174,7 @@ class Silo:
 
         Raises:
             DivergedError: a weight would become infinite or not a number; no weight of the silo was moved. Where the
-                silo is ``still``, ``finite`` says so instead, but for the first step.
+                silo is ``still`` and its subset has ``k`` weights, ``finite`` says so instead.
         """
         return self.decide(proposals)()
 
@@ -190,7 +190,7 @@ class Silo:
         own = proposal.own()
         scores = self._all_scores(part, proposal).scatter_(0, part.index, self._scores(part, own))
         made = exchange(part, proposal, own, scores.view(self.groups, -1), self.k // self.groups)
-        if not len(part.index):
+        if len(part.index) != self.k:  # the first step, or the first after a sum of subsets
             self._require_finite([scores, made.shadow])
 
         def move() -> Sequence[torch.Tensor]:

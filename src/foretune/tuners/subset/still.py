@@ -43,7 +43,7 @@ class Exchange:
         part: the tensor.
         index, shadow, old: ``(k,)``: its subset after the step, see ``Part``.
         entered: how many weights are new in it; without sizes.
-        finite: whether all numbers were; if not, the subset is what it was.
+        finite: whether all numbers were; if not, the subset is what it was, where that has as many weights.
     """
 
     part: Part
@@ -72,21 +72,19 @@ def exchange(part: Part, proposal: Proposal, own: torch.Tensor, scores: torch.Te
     """
     index = largest(scores, k)
     shadow, old = proposal.at(index), part.weight.index_select(0, index)
-    if not len(part.index):
-        return Exchange(part, index, shadow, old, torch.full_like(index[0], len(index)), _finite([scores, shadow]))
-    place = torch.searchsorted(part.index, index).clamp_(max=len(part.index) - 1)
-    stays = part.index.index_select(0, place) == index
-    shadow = torch.where(stays, own.index_select(0, place), shadow)
-    old = torch.where(stays, part.old.index_select(0, place), old)
+    stays = torch.zeros_like(index, dtype=torch.bool)
+    if len(part.index):
+        place = torch.searchsorted(part.index, index).clamp_(max=len(part.index) - 1)
+        stays = part.index.index_select(0, place) == index
+        shadow = torch.where(stays, own.index_select(0, place), shadow)
+        old = torch.where(stays, part.old.index_select(0, place), old)
     finite = _finite([scores, shadow])
-    return Exchange(
-        part,
-        torch.where(finite, index, part.index),
-        torch.where(finite, shadow, part.shadow),
-        torch.where(finite, old, part.old),
-        (~stays).sum(),
-        finite,
-    )
+    if len(part.index) == len(index):
+        index, shadow, old = (
+            torch.where(finite, new, kept)
+            for new, kept in ((index, part.index), (shadow, part.shadow), (old, part.old))
+        )
+    return Exchange(part, index, shadow, old, stays.logical_not().sum(), finite)
 
 
 def unspoiled(parts: Sequence[Part], hats: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
