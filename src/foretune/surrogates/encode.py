@@ -120,12 +120,13 @@ class Encoder:
 
     def matrix(self, configs: Sequence[Mapping[str, Value]], tasks: Sequence[MetaTask]) -> np.ndarray:
         """``(n, len(names))`` numbers, NaN where not known, for configurations and the task of each."""
+        columns = self._settings(configs)
+        if self.counts_tokens:
+            columns.append([volume(config, task) for config, task in zip(configs, tasks, strict=True)])
         about = {task.task_id: self._task(task) for task in {t.task_id: t for t in tasks}.values()}
-        rows = [
-            (*self._config(config), *([volume(config, task)] if self.counts_tokens else []), *about[task.task_id])
-            for config, task in zip(configs, tasks, strict=True)
-        ]
-        return np.array(rows, np.float64).reshape(len(rows), len(self.names))
+        rows = [about[task.task_id] for task in tasks]
+        columns += [[row[place] for row in rows] for place in range(len(self.features) + len(self.families))]
+        return np.array(columns, np.float64).reshape(len(columns), len(configs)).T.copy()
 
     def of(self, dataset: MetaDataset) -> np.ndarray:
         """The matrix of the runs of ``dataset``, ``(n, len(names))``."""
@@ -154,18 +155,18 @@ class Encoder:
         out = [name for name, (low, high) in self.features.items() if name in known and not low <= known[name] <= high]
         return (*out, *([f"family={task.family}"] if self.families and task.family not in self.families else []))
 
-    def _config(self, config: Mapping[str, Value]) -> list[float]:
-        row: list[float] = []
+    def _settings(self, configs: Sequence[Mapping[str, Value]]) -> list[list[float]]:
+        """The columns of the settings: one pass over all configurations for each, as there are few and they many."""
+        columns: list[list[float]] = []
         for number in self.numbers:
-            value = config.get(number.name)
-            usable = type(value) in (int, float)
-            row.append(number.scaled(float(value)) if usable and value is not None else math.nan)
+            values = [_number_of(config.get(number.name)) for config in configs]
+            columns.append([math.nan if value is None else number.scaled(value) for value in values])
             if number.optional:
-                row.append(float(usable))
+                columns.append([float(value is not None) for value in values])
         for name, have in self.levels.items():
-            level = _level(config.get(name))
-            row += [float(level == each) for each in have]
-        return row
+            levels = [_level(config.get(name)) for config in configs]
+            columns += [[float(level == each) for level in levels] for each in have]
+        return columns
 
     def _task(self, task: MetaTask) -> list[float]:
         known = _features(task, self.version)
@@ -195,6 +196,10 @@ def volume(config: Mapping[str, Value], task: MetaTask) -> float:
 def _level(value: Value | None) -> str | None:
     """A value as a level; equal numbers are one level."""
     return None if value is None else str(float(value)) if type(value) in (int, float) else str(value)
+
+
+def _number_of(value: Value | None) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _number(name: str, values: list[float], optional: bool) -> Number:
