@@ -18,7 +18,7 @@ PLAN = yaml.safe_load((EXPERIMENTS / "recommender" / "protocol.yaml").read_text(
 
 def test_no_task_is_in_the_shipped_collection():
     plans = [CollectionPlan.from_yaml(path) for path in (EXPERIMENTS / "bundled_store").glob("plan*.yaml")]
-    assert len(plans) == 3
+    assert len(plans) >= 3
     assert not set(PLAN["tasks"]) & {task.called for plan in plans for task in plan.tasks}
     assert len(PLAN["tasks"]) >= 5
     assert len(PLAN["seeds"]) >= 3
