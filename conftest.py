@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -43,6 +46,40 @@ def pytest_configure(config: pytest.Config) -> None:
         store = tempfile.TemporaryDirectory(prefix="foretune-store-")
         os.environ["FORETUNE_STORE"] = store.name
         config.add_cleanup(store.cleanup)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of two nodes with one core each."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        try:
+            made.add_node(num_cpus=1)
+            yield made.address
+        finally:
+            made.shutdown()
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[[], psutil.Process]:
+    """``running()``: an actor of the test's own cluster in the middle of a run, once there is one."""
+
+    def find() -> psutil.Process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if "ray::Worker.run" in " ".join(child.cmdline()):
+                        return child
+            time.sleep(0.01)
+        raise AssertionError("no worker has begun a run")
+
+    return find
 
 
 @pytest.fixture(scope="session")

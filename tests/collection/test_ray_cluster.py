@@ -9,8 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,33 +19,14 @@ import pytest
 
 from foretune.collection import CollectionPlan, collect
 from foretune.collection.local import opened
-from foretune.collection.ray_cluster import on_ray
 from foretune.collection.runs import FOLDER, Runs
+from foretune.collection.work import Collecting
 from foretune.collection.worker import work
 from foretune.errors import DataError, UsageError
+from foretune.training.ray_cluster import on_ray
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.ray
-
-RUNNING = "ray::Worker.run"
-"""What Ray calls a process with a run under way."""
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster of two nodes with one core each."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        try:
-            made.add_node(num_cpus=1)
-            yield made.address
-        finally:
-            made.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +52,8 @@ def scores(runs: Runs) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def running(seconds: float = 60.0) -> psutil.Process:
-    """A worker of the test's own cluster in the middle of a run."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                if RUNNING in " ".join(child.cmdline()):
-                    return child
-        time.sleep(0.01)
-    raise AssertionError("no worker has begun a run")
-
-
 def test_two_nodes_share_the_runs_and_a_killed_worker_is_replaced(
-    cluster: str, asked: CollectionPlan, local: Runs, tmp_path: Path
+    cluster: str, asked: CollectionPlan, local: Runs, tmp_path: Path, running: Callable[[], psutil.Process]
 ):
     events: list[Any] = []
     killed: list[threading.Thread] = []
@@ -107,7 +75,7 @@ def test_two_nodes_share_the_runs_and_a_killed_worker_is_replaced(
 
 
 def test_a_run_whose_workers_always_die_is_recorded_and_the_others_go_on(
-    cluster: str, asked: CollectionPlan, local: Runs, tmp_path: Path
+    cluster: str, asked: CollectionPlan, tmp_path: Path, running: Callable[[], psutil.Process]
 ):
     first = replace(asked, tasks=asked.tasks[:1])
     begun: list[int] = []
@@ -165,7 +133,7 @@ def test_a_node_that_cannot_open_the_data_says_so(
     away = replace(asked.tasks[0], source=str(tmp_path / "away.csv"))
     monkeypatch.setattr(runs, "plan", replace(asked, tasks=(away, *asked.tasks[1:])))
     with pytest.raises(DataError, match=r"On the node `.+`: .*away\.csv"):
-        raise on_ray(cluster)(runs, 1, lambda told: None) or AssertionError("nothing was wrong")
+        raise on_ray(cluster)(Collecting(runs), 1, lambda told: None) or AssertionError("nothing was wrong")
 
 
 def test_a_cluster_that_is_not_there_is_refused_in_a_sentence(asked: CollectionPlan, tmp_path: Path):

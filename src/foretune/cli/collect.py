@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foretune.cli.backend import RAY, WORKERS, on
+
 if TYPE_CHECKING:
     from foretune.collection import Event
 
@@ -22,13 +24,8 @@ def collect(
     store: Annotated[Path | None, typer.Option(help="Where runs are remembered (also FORETUNE_STORE).")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where catalog tasks lie (also FORETUNE_DATA).")] = None,
     model: Annotated[str | None, typer.Option(help="Folder or Hub id, in place of the plan's models.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes or, with --ray, actors; default: one for each core, as memory allows.")
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Run on this Ray cluster; `auto`: a running one, or one of its own."),
-    ] = None,
+    workers: Annotated[int | None, typer.Option(help=WORKERS)] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=RAY)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and how many runs are missing, and stop.")
     ] = False,
@@ -43,13 +40,9 @@ def collect(
 
     from foretune.cli.output import print_json, say
     from foretune.collection import CollectionPlan
-    from foretune.collection.local import Backend, opened, processes, run_missing
+    from foretune.collection.local import opened, run_missing
 
-    backend: Backend = processes
-    if ray:
-        from foretune.collection.ray_cluster import on_ray
-
-        backend = on_ray(ray)
+    backend = on(ray)
     asked = CollectionPlan.from_yaml(plan)
     if model is not None:
         asked = replace(asked, models=tuple(replace(each, name=model) for each in asked.models[:1]))

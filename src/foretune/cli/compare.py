@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from foretune.cli.backend import RAY, WORKERS, on
 from foretune.cli.tune import (
     BatchSize,
     Data,
@@ -83,7 +84,8 @@ def compare(
     ] = None,
     out: Annotated[Path | None, _option(Run, "Folder of the report; default: comparisons/<task>-<identity>.")] = None,
     store: Annotated[Path | None, _option(Run, "Where runs are remembered (also FORETUNE_STORE).")] = None,
-    workers: Annotated[int | None, _option(Run, "Processes; default: one for each core, as memory allows.")] = None,
+    workers: Annotated[int | None, _option(Run, WORKERS)] = None,
+    ray: Annotated[str | None, _option(Run, RAY)] = None,
     dry_run: Annotated[
         bool, _option(Run, "Print the protocol and how many runs are missing, and stop.", "--dry-run")
     ] = False,
@@ -101,6 +103,7 @@ def compare(
     from foretune.comparison.harness import opened, run_and_judge
     from foretune.report import comparison_page
 
+    backend = on(ray)
     protocol = _frozen(source, values, allow_unequal, profile)
     cells = opened(protocol, store=store, data_dir=data_dir, retry_failed=retry_failed)
     missing = cells.missing()
@@ -114,7 +117,8 @@ def compare(
     _freeze(folder, protocol)
     if not json:
         say(f"Protocol {protocol.digest}: {len(missing)} runs are missing.")
-    verdict = run_and_judge(cells, workers=workers, keep_adapters=keep_adapters, watch=_silent if json else _told)
+    watch = _silent if json else _told
+    verdict = run_and_judge(cells, workers=workers, keep_adapters=keep_adapters, watch=watch, backend=backend)
     written = comparison_page.write(verdict, folder)
     if json:
         print_json({"folder": str(folder), "files": [str(path) for path in written], "verdict": verdict.to_json()})
@@ -124,7 +128,7 @@ def compare(
 
 
 COMMAND = (
-    "source", "data_dir", "allow_unequal", "profile", "out", "store", "workers", "dry_run", "retry_failed",
+    "source", "data_dir", "allow_unequal", "profile", "out", "store", "workers", "ray", "dry_run", "retry_failed",
     "keep_adapters", "json",
 )  # fmt: skip
 """What is asked of the command; the other parameters are the protocol's."""

@@ -1,4 +1,4 @@
-"""collect: runs what a plan asks for and the store has not, in worker processes of this machine.
+"""collect: runs what a plan asks for and the store has not, in processes of this machine or on a cluster.
 
 A run that fails is a record with a status; a run that is killed is run again by whoever is next, and one that has ended
 is never repeated. Of a run its record stays, with the score on test, which replays read and no surrogate; what it
@@ -15,9 +15,10 @@ from pathlib import Path
 
 from foretune.collection.plan import CollectionPlan
 from foretune.collection.runs import Runs
-from foretune.errors import ForetuneError, UsageError
+from foretune.collection.work import Collecting
+from foretune.errors import UsageError
 from foretune.store.journal import default_folder
-from foretune.training.workers import Told, drive, reasonable
+from foretune.training.workers import Backend, Told, processes
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def collect(
     data_dir: str | None = None,
     workers: int | None = None,
     watch: Watch = lambda event: None,
-    backend: Backend | None = None,
+    backend: Backend = processes,
 ) -> Collected:
     """Run every run of ``plan`` that the store does not have.
 
@@ -81,7 +82,7 @@ def collect(
         data_dir: where the files of catalog tasks lie.
         workers: processes; None is as many as cores and memory allow, and one where there is a GPU.
         watch: told of every run.
-        backend: where it is run: ``on_ray``; None is processes of this machine.
+        backend: where it is run: processes of this machine, or ``training.ray_cluster.on_ray(address)``.
 
     Raises:
         UsageError, DataError, ModelError: before anything is run, where the plan cannot be carried out.
@@ -90,7 +91,7 @@ def collect(
     """
     asked = plan if isinstance(plan, CollectionPlan) else CollectionPlan.from_yaml(Path(plan))
     runs = opened(asked, store=store, data_dir=data_dir)
-    return run_missing(runs, workers=workers, watch=watch, backend=backend or processes)
+    return run_missing(runs, workers=workers, watch=watch, backend=backend)
 
 
 def opened(plan: CollectionPlan, *, store: str | os.PathLike[str] | None = None, data_dir: str | None = None) -> Runs:
@@ -98,19 +99,6 @@ def opened(plan: CollectionPlan, *, store: str | os.PathLike[str] | None = None,
     runs = Runs(plan, Path(store) if store else default_folder(), data_dir)
     runs.check()
     return runs
-
-
-Backend = Callable[[Runs, int | None, Callable[[Told], None]], ForetuneError | None]
-"""What runs the missing runs of ``Runs``, on so many workers (None: as many as it bears), telling what they do; None
-when nothing is left to do, or what ended a worker before that."""
-
-
-def processes(runs: Runs, workers: int | None, tell: Callable[[Told], None]) -> ForetuneError | None:
-    """The backend of this machine: worker processes."""
-    asked = {"plan": runs.plan.to_json(), "data_dir": runs.data_dir, "store": str(runs.root)}
-    heaviest = max(runs.checkpoint(cell).parameters for cell in runs.cells)
-    count = min(len(runs.missing()), workers or reasonable(heaviest))
-    return drive("foretune.collection.worker", asked, count, tell)
 
 
 def run_missing(
@@ -134,7 +122,7 @@ def run_missing(
         watch(Event(**fields, done=done, total=total))
 
     if missing:
-        failed = backend(runs, workers, tell)
+        failed = backend(Collecting(runs), workers, tell)
         if failed is not None and runs.missing():
             raise failed
     return collected(runs)

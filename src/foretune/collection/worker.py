@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from foretune.collection.plan import CollectionPlan
 from foretune.collection.runs import Job, Runs
+from foretune.collection.work import come_to, event
 from foretune.records import RunRecord
 from foretune.training.floor_record import FLOORS
 from foretune.training.worker import Say, attempt, serve, share
+from foretune.training.workers import Site
 
 SAVE_EVERY = 120.0
 """Seconds of training between two saves of a run: most runs are shorter, and cost nothing to repeat."""
@@ -29,8 +31,7 @@ def work(runs: Runs, say: Say = lambda told: None) -> None:
 
     def one(job: Job) -> None:
         say(event("begin", job))
-        record = run(runs, job)
-        say(event("end", job, **outcome(record)))
+        say(event("end", job, run(runs, job)))
 
     share(runs.root / "claims", runs.missing, runs.finished, one)
 
@@ -63,23 +64,15 @@ def _run(runs: Runs, job: Job, folder: Path) -> RunRecord:
     return train(job.config, task=task, folder=folder, floors=False, save_every=SAVE_EVERY)
 
 
-def outcome(record: RunRecord) -> dict[str, Any]:
-    """What is told of a run that ended."""
-    dev = record.evaluations.get("dev")
-    score = dev.scores.get(record.metric, math.nan) if dev else math.nan
-    return {
-        "status": record.status,
-        "error": record.error,
-        "metric": record.metric,
-        "score": score if math.isfinite(score) else None,
-        "seconds": record.cost.seconds,
-    }
+def on_node(asked: Mapping[str, Any]) -> tuple[Site, str]:
+    """The plan opened on a machine without its store; what runs it, and the digest over all its runs."""
+    runs = Runs(CollectionPlan.from_json(asked["plan"]), Path(), asked["data_dir"])
+    jobs = {job.digest: job for job in runs.jobs}
 
+    def run(told: Mapping[str, Any], root: Path) -> tuple[RunRecord, None]:
+        return measured(replace(runs, root=root), jobs[told["digest"]]), None
 
-def event(kind: str, job: Job, **more: Any) -> dict[str, Any]:
-    """What is told of a run."""
-    about = {"tuner": job.config.tuner.name, "task": job.cell.task, "shots": job.cell.shots}
-    return {"event": kind, "digest": job.digest, **about, "model": job.cell.model.name, **more}
+    return run, come_to(runs)
 
 
 def _work(asked: Mapping[str, Any], say: Say) -> None:

@@ -1,4 +1,4 @@
-"""Arena: runs what is missing from the store, in worker processes, until nothing is.
+"""Arena: runs what is missing from the store, in worker processes or on a cluster, until nothing is.
 
 A run that fails is a record, and the others go on; a comparison that is killed goes on where it was. How workers share
 the runs, also with those of another comparison, is ``training.workers``.
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from foretune.comparison.cells import Cells
-from foretune.training.workers import Told, drive
-from foretune.training.workers import reasonable as borne
+from foretune.comparison.work import Comparing
+from foretune.training.workers import Backend, Told, processes
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ Watch = Callable[[Event], None]
 
 
 def run_missing(
-    cells: Cells, *, workers: int | None = None, keep_adapters: bool = False, watch: Watch = lambda event: None
+    cells: Cells,
+    *,
+    workers: int | None = None,
+    keep_adapters: bool = False,
+    watch: Watch = lambda event: None,
+    backend: Backend = processes,
 ) -> None:
     """Run every run of ``cells.plan`` that the store does not have.
 
@@ -48,6 +53,7 @@ def run_missing(
         workers: processes; None is as many as cores and memory allow, and one where there is a GPU.
         keep_adapters: leave what was learned in each run's folder.
         watch: told of every run.
+        backend: where it is run: processes of this machine, or ``training.ray_cluster.on_ray(address)``.
 
     Raises:
         Interrupted: by Ctrl-C or SIGTERM; the same call goes on.
@@ -65,24 +71,6 @@ def run_missing(
         fields = {name: told[name] for name in Event.__dataclass_fields__ if name in told}
         watch(Event(**fields, done=done, total=max(total, done)))
 
-    plan = cells.plan
-    asked = {
-        "protocol": plan.protocol.to_json(),
-        "data_dir": plan.data_dir,
-        "store": str(cells.root),
-        "retry": cells.retry,
-        "keep_adapters": keep_adapters,
-    }
-    count = min(len(missing), workers or reasonable(cells))
-    failed = drive("foretune.comparison.worker", asked, count, tell)
+    failed = backend(Comparing(cells, keep_adapters), workers, tell)
     if failed is not None and cells.missing():
         raise failed
-
-
-def reasonable(cells: Cells) -> int:
-    """How many workers this machine bears: see ``training.workers``."""
-    from foretune.models import open_checkpoint
-
-    protocol = cells.plan.protocol
-    kinds = {cells.plan.task(spec.called).schema.kind for spec in protocol.tasks}
-    return borne(max(open_checkpoint(protocol.model, kind).parameters for kind in kinds))

@@ -15,6 +15,7 @@ from foretune.errors import UsageError
 from foretune.records.reading import read_text
 from foretune.records.verdict import Verdict
 from foretune.store.journal import JournalStore, default_folder
+from foretune.training.workers import Backend, processes
 
 
 def compare(
@@ -27,6 +28,7 @@ def compare(
     retry_failed: bool = False,
     keep_adapters: bool = False,
     watch: Callable[[Event], None] = lambda event: None,
+    backend: Backend = processes,
 ) -> Verdict:
     """Run every method of ``protocol`` under the same rules, and judge.
 
@@ -42,6 +44,7 @@ def compare(
         retry_failed: run again what failed before.
         keep_adapters: leave what every run has learned in the store's ``cells``.
         watch: told of every run.
+        backend: where it is run: processes of this machine, or ``training.ray_cluster.on_ray(address)``.
 
     Raises:
         UsageError, DataError, ModelError: before anything is run, where the protocol cannot be carried out.
@@ -53,7 +56,7 @@ def compare(
     cells = opened(asked, store=store, data_dir=data_dir, retry_failed=retry_failed)
     if not run:
         return judge(cells)
-    return run_and_judge(cells, workers=workers, keep_adapters=keep_adapters, watch=watch)
+    return run_and_judge(cells, workers=workers, keep_adapters=keep_adapters, watch=watch, backend=backend)
 
 
 def opened(
@@ -77,11 +80,12 @@ def run_and_judge(
     workers: int | None = None,
     keep_adapters: bool = False,
     watch: Callable[[Event], None] = lambda event: None,
+    backend: Backend = processes,
 ) -> Verdict:
     """Run what is missing, and judge. Arguments as of ``compare``."""
     if workers is not None and workers < 1:
         raise UsageError(f"`workers` must be at least 1, but got {workers}. Leave it out for as many as fit.")
-    run_missing(cells, workers=workers, keep_adapters=keep_adapters, watch=watch)
+    run_missing(cells, workers=workers, keep_adapters=keep_adapters, watch=watch, backend=backend)
     return judge(Cells(cells.plan, cells.root))
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from foretune.comparison.cells import Cells
-from foretune.comparison.plan import FLOORS, Job, Plan
+from foretune.comparison.plan import FLOORS, Cell, Job, Plan
 from foretune.comparison.protocol import Protocol
-from foretune.records import RunRecord
+from foretune.comparison.work import come_to, event
+from foretune.records import RunConfig, RunRecord
 from foretune.training.worker import Say, attempt, serve, share
+from foretune.training.workers import Site
 
 
 def work(cells: Cells, say: Say = lambda event: None, keep_adapters: bool = False) -> None:
@@ -23,9 +26,8 @@ def work(cells: Cells, say: Say = lambda event: None, keep_adapters: bool = Fals
     """
 
     def one(job: Job) -> None:
-        say(_event("begin", job))
-        record = run(cells, job, keep_adapters)
-        say(_event("end", job, status=record.status, error=record.error))
+        say(event("begin", job))
+        say(event("end", job, run(cells, job, keep_adapters)))
 
     share(cells.root / "claims", cells.missing, cells.finished, one)
 
@@ -36,15 +38,33 @@ def run(cells: Cells, job: Job, keep_adapters: bool = False) -> RunRecord:
     Raises:
         Interrupted: by the user; nothing is appended, and the folder holds what is needed to go on.
     """
-    folder = cells.folder(job.digest)
-    record = attempt(job.config, folder, partial(_run, cells.plan, job, folder))
-    if not keep_adapters:
-        shutil.rmtree(folder / "adapter", ignore_errors=True)
+    record = measured(cells, job, keep_adapters)
     cells.store.append(record)
     return record
 
 
-def _run(plan: Plan, job: Job, folder: Any) -> RunRecord:
+def measured(cells: Cells, job: Job, keep_adapters: bool = False) -> RunRecord:
+    """The record of ``job``, which nobody has appended yet; its files are in its folder. Raises as ``run``."""
+    folder = cells.folder(job.digest)
+    record = attempt(job.config, folder, partial(_run, cells.plan, job, folder))
+    if not keep_adapters:
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+    return record
+
+
+def on_node(asked: Mapping[str, Any]) -> tuple[Site, str]:
+    """The protocol opened on a machine without its store; what runs it, and the digest over what it comes to."""
+    plan = _plan(asked)
+
+    def run(told: Mapping[str, Any], root: Path) -> tuple[RunRecord, Path]:
+        job = Job(Cell(**told["cell"]), RunConfig.from_json(told["config"]))
+        cells = Cells(plan, root)
+        return measured(cells, job, asked["keep_adapters"]), cells.folder(job.digest)
+
+    return run, come_to(plan)
+
+
+def _run(plan: Plan, job: Job, folder: Path) -> RunRecord:
     from foretune.training.floor_record import floor_record
     from foretune.training.run import train
 
@@ -54,13 +74,12 @@ def _run(plan: Plan, job: Job, folder: Any) -> RunRecord:
     return train(job.config, task=task, folder=folder, data_dir=plan.data_dir, floors=False)
 
 
-def _event(kind: str, job: Job, **more: Any) -> dict[str, Any]:
-    return {"event": kind, "digest": job.digest, "rate": job.rate, **vars(job.cell), **more}
-
-
 def _work(asked: Mapping[str, Any], say: Say) -> None:
-    plan = Plan(Protocol.from_json(asked["protocol"]), asked["data_dir"])
-    work(Cells(plan, asked["store"], asked["retry"]), say, asked["keep_adapters"])
+    work(Cells(_plan(asked), asked["store"], asked["retry"]), say, asked["keep_adapters"])
+
+
+def _plan(asked: Mapping[str, Any]) -> Plan:
+    return Plan(Protocol.from_json(asked["protocol"]), asked["data_dir"])
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def compare(protocol: Protocol | str | os.PathLike[str], **options: Any) -> Comp
 
     Args:
         protocol: or the path of a YAML file.
-        options: ``store``, ``data_dir``, ``workers``, ``run``, ``retry_failed``, ``keep_adapters`` and ``watch``.
+        options: ``store``, ``data_dir``, ``workers``, ``run``, ``retry_failed``, ``keep_adapters``, ``watch`` and
+            ``backend``.
     """
     return Comparison.of(run_and_judge(protocol, **options))
 

@@ -1,9 +1,9 @@
-"""The runs of a collection on the machines of a Ray cluster.
+"""Work on the machines of a Ray cluster.
 
-Nodes need not share a disk. The plan travels to them as JSON, every node opens tasks and models itself, and it must
-come to the very same runs (their digests say so); records travel back as JSON, and the driver alone writes the store.
-The driver holds the claim of every run under way, so other commands on the store stay away from them. When it dies,
-Ray ends its workers, and what they had under way is run again by whoever is next.
+Nodes need not share a disk. What is asked travels to them as JSON, every node opens tasks and models itself, and it
+must come to the very same runs (their digests say so); records travel back as JSON, files that stay as one archive, and
+the driver alone writes the store. The driver holds the claim of every run under way, so other commands on the store
+stay away from them. When it dies, Ray ends its workers, and what they had under way is run again by whoever is next.
 
 A worker is an actor with one thread, which keeps libraries, tasks and tokenizers in memory, as ``training.worker``
 does. One that dies is replaced, wherever the cluster has room, and its run is tried again, ``TRIES`` times in all.
@@ -12,32 +12,31 @@ does. One that dies is replaced, wherever the cluster has room, and its run is t
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
+import shutil
 import signal
 import socket
+import tarfile
 import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from foretune import errors
-from foretune.collection.local import Backend
-from foretune.collection.plan import CollectionPlan
-from foretune.collection.runs import Job, Runs
-from foretune.collection.worker import event, measured, outcome
-from foretune.errors import ForetuneError, Interrupted, ResourceError, UsageError
-from foretune.records import RunRecord, digest
+from foretune.errors import ForetuneError, Interrupted, ResourceError, StoreError, UsageError
+from foretune.records import RunRecord
 from foretune.store.claims import claim
 from foretune.store.upgrade import load_record
 from foretune.training.worker import GROWTH, PAUSE, now, resident
-from foretune.training.workers import BESIDE, PER_WEIGHT, Told
+from foretune.training.workers import BESIDE, PER_WEIGHT, Backend, Site, Told, Work
 
 TRIES = 3
 """How often a run is tried whose workers die. Where so many runs in a row were given up, or so many workers for each
@@ -85,55 +84,88 @@ def slots(nodes: Sequence[Mapping[str, Any]], weights: int) -> tuple[int, dict[s
 
 
 class Worker:
-    """The actor: runs what it is told to, one run after another. Every answer is JSON.
+    """The actor: runs what it is told to, one run after another. Every answer is JSON, and the files that stay.
 
     Args:
-        asked: JSON with ``plan``, ``data_dir``, the driver's folder ``cwd``, and ``digest`` over all runs.
+        module: as of ``Work``.
+        asked: JSON, with the driver's folder ``cwd``.
     """
 
-    def __init__(self, asked: str) -> None:
-        self.asked = json.loads(asked)
+    def __init__(self, module: str, asked: str) -> None:
+        self.module, self.asked = module, json.loads(asked)
         self.host = socket.gethostname()
 
-    def open(self) -> str:
-        """Open the plan on this node."""
+    def open(self) -> Answer:
+        """Open the work on this node."""
         return self._answer(self._open)
 
-    def run(self, wanted: str) -> str:
-        """The record of the run with the digest ``wanted``, and whether this process has grown too large."""
-        return self._answer(partial(self._run, wanted))
+    def run(self, told: str) -> Answer:
+        """The record of the run that ``told`` names, and whether this process has grown too large."""
+        return self._answer(partial(self._run, json.loads(told)))
 
-    def _open(self) -> dict[str, Any]:
+    def _open(self) -> tuple[dict[str, Any], bytes]:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        if os.path.isdir(self.asked["cwd"]):  # what the plan names relative to it is found where disks are shared
+        if os.path.isdir(self.asked["cwd"]):  # what is named relative to it is found where disks are shared
             os.chdir(self.asked["cwd"])
         import peft  # noqa: F401 - loaded once for all runs
         import torch
 
         torch.set_num_threads(1)
-        plan = CollectionPlan.from_json(self.asked["plan"])
-        self.runs = Runs(plan, Path(tempfile.gettempdir()), self.asked["data_dir"])
-        self.jobs = {job.digest: job for job in self.runs.jobs}
-        if digest(list(self.jobs)) != self.asked["digest"]:
+        site, come_to = importlib.import_module(self.module).on_node(self.asked)
+        if come_to != self.asked["digest"]:
             raise UsageError(
-                "the plan comes to other runs than on the machine of the command. Have the same data, the same models "
-                "and the same foretune on every node."
+                "what is asked comes to other runs than on the machine of the command. Have the same data, the same "
+                "models and the same foretune on every node."
             )
+        self.site: Site = site
         self.first = resident()
-        return {}
+        return {}, b""
 
-    def _run(self, wanted: str) -> dict[str, Any]:
+    def _run(self, told: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         with tempfile.TemporaryDirectory(prefix="foretune-", ignore_cleanup_errors=True) as root:
-            record = measured(replace(self.runs, root=Path(root)), self.jobs[wanted])
-        return {"record": record.to_json(), "grown": resident() > self.first + GROWTH}
+            record, folder = self.site(told, Path(root))
+            files = packed(folder) if folder and folder.exists() else b""
+        return {"record": record.to_json(), "grown": resident() > self.first + GROWTH}, files
 
-    def _answer(self, work: Callable[[], dict[str, Any]]) -> str:
+    def _answer(self, work: Callable[[], tuple[dict[str, Any], bytes]]) -> Answer:
         try:
-            return json.dumps(work())
+            said, files = work()
+            return json.dumps(said), files
         except Interrupted:  # the node is going down: for the driver this worker is dead
             os._exit(Interrupted.exit_code)
         except ForetuneError as error:
-            return json.dumps({"error": type(error).__name__, "message": f"On the node `{self.host}`: {error}"})
+            return json.dumps({"error": type(error).__name__, "message": f"On the node `{self.host}`: {error}"}), b""
+
+
+Answer = tuple[str, bytes]
+
+
+def packed(folder: Path) -> bytes:
+    """The files of ``folder`` as one archive."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w:gz", compresslevel=1) as archive:
+        archive.add(folder, ".")
+    return held.getvalue()
+
+
+def unpack(files: bytes, folder: Path) -> None:
+    """Make ``folder`` what was packed, whole or not at all; what was there is gone.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as beside:
+            with tarfile.open(fileobj=io.BytesIO(files)) as archive:
+                archive.extractall(Path(beside) / "new", filter="data")
+            shutil.rmtree(folder, ignore_errors=True)
+            (Path(beside) / "new").rename(folder)
+    except OSError as error:
+        raise StoreError(
+            f"`{folder}` cannot be written: {error.strerror or error}. Name another store with --store or "
+            "FORETUNE_STORE."
+        ) from error
 
 
 @dataclass
@@ -145,7 +177,7 @@ class Call:
     """
 
     actor: Any
-    job: Job | None = None
+    job: Any = None
     held: ExitStack = field(default_factory=ExitStack)
 
 
@@ -154,17 +186,18 @@ class Driver:
 
     Args:
         ray: the library, connected.
+        work: what is missing, and where it goes.
         start: a new actor, for which the cluster may have no room yet.
         count: of actors.
     """
 
     def __init__(
-        self, ray: Any, runs: Runs, tell: Callable[[Told], None], start: Callable[[], Any], count: int
+        self, ray: Any, work: Work[Any], tell: Callable[[Told], None], start: Callable[[], Any], count: int
     ) -> None:
-        self.ray, self.runs, self.tell, self.start, self.count = ray, runs, tell, start, count
+        self.ray, self.work, self.tell, self.start, self.count = ray, work, tell, start, count
         self.calls: dict[Any, Call] = {}
         self.idle: list[Any] = []
-        self.waiting: deque[Job] = deque()
+        self.waiting: deque[Any] = deque()
         self.tried: dict[str, int] = {}
         self.given_up = self.unopened = 0
         self.failed: ForetuneError | None = None
@@ -197,15 +230,16 @@ class Driver:
     def _hand_out(self) -> bool:
         """Give every idle actor a run, as far as there are some that nobody has; False when nothing is missing."""
         if not self.waiting:
-            self.waiting = deque(self.runs.missing())
+            self.waiting = deque(self.work.missing())
             if not self.waiting:
                 return False
         while self.idle and self.waiting:
             job, held = self.waiting.popleft(), ExitStack()
-            if held.enter_context(claim(self.runs.root / "claims", job.digest)) and not self.runs.finished(job):
+            mine = held.enter_context(claim(self.work.store.folder / "claims", job.digest))
+            if mine and not self.work.finished(job):
                 actor = self.idle.pop()
-                self.calls[actor.run.remote(job.digest)] = Call(actor, job, held)
-                self.tell(event("begin", job))
+                self.calls[actor.run.remote(json.dumps(self.work.told(job)))] = Call(actor, job, held)
+                self.tell(self.work.event("begin", job))
             else:
                 held.close()
         return True
@@ -215,7 +249,8 @@ class Driver:
         call = self.calls.pop(answer)
         with call.held:
             try:
-                told = json.loads(self.ray.get(answer))
+                said, files = self.ray.get(answer)
+                told = json.loads(said)
             except self.ray.exceptions.RayTaskError as error:
                 told = {"error": "ForetuneError", "message": f"A worker failed: {error.cause!r}."}
             except self.ray.exceptions.RayError as error:
@@ -227,16 +262,18 @@ class Driver:
                 return
             if call.job is not None:
                 self.given_up = self.unopened = 0
-                self._take(call.job, load_record(told["record"], f"the record of {call.job.digest}"))
+                self._take(call.job, load_record(told["record"], f"the record of {call.job.digest}"), files)
             if told.get("grown"):
                 self.ray.kill(call.actor)
                 self._begin()
             else:
                 self.idle.append(call.actor)
 
-    def _take(self, job: Job, record: RunRecord) -> None:
-        self.runs.store.append(record)
-        self.tell(event("end", job, **outcome(record)))
+    def _take(self, job: Any, record: RunRecord, files: bytes = b"") -> None:
+        if files and (folder := self.work.folder(job)):
+            unpack(files, folder)
+        self.work.store.append(record)
+        self.tell(self.work.event("end", job, record))
 
     def _replace(self, call: Call, error: Exception) -> None:
         """An actor died, or its node: another one takes its place, and its run is tried again."""
@@ -252,7 +289,7 @@ class Driver:
             )
         self._begin()
 
-    def _again(self, job: Job) -> None:
+    def _again(self, job: Any) -> None:
         """Put a run back whose worker died, or give it up."""
         self.tried[job.digest] = tried = self.tried.get(job.digest, 0) + 1
         if tried < TRIES:
@@ -264,21 +301,15 @@ class Driver:
 
 
 def _drive(
-    ray: Any, address: str, runs: Runs, workers: int | None, tell: Callable[[Told], None]
+    ray: Any, address: str, work: Work[Any], workers: int | None, tell: Callable[[Told], None]
 ) -> ForetuneError | None:
-    asked = {
-        "plan": runs.plan.to_json(),
-        "data_dir": runs.data_dir,
-        "cwd": os.getcwd(),
-        "digest": digest([job.digest for job in runs.jobs]),
-    }
-    heaviest = max(runs.checkpoint(cell).parameters for cell in runs.cells)
+    asked = json.dumps({**work.asked, "cwd": os.getcwd()})
     try:
         with _cluster(ray, address):
-            count, each = slots(ray.nodes(), heaviest)
+            count, each = slots(ray.nodes(), work.weights)
             actor = ray.remote(**each)(Worker)
-            count = min(len(runs.missing()), workers or count)
-            return Driver(ray, runs, tell, partial(actor.remote, json.dumps(asked)), count).drive()
+            count = min(len(work.missing()), workers or count)
+            return Driver(ray, work, tell, partial(actor.remote, work.module, asked), count).drive()
     except KeyboardInterrupt:
         raise Interrupted("Stopped. What is done is in the store: the same command goes on.") from None
     except ray.exceptions.RayError as error:

@@ -1,5 +1,8 @@
 """Workers: processes that each run what nobody else runs; started together, listened to, and stopped together.
 
+``Work`` is what they are to do. It answers all that is asked of it by whoever has it done (``Backend``): the processes
+of this machine (``processes``), or actors on other ones (``ray_cluster``), which have no store to look into.
+
 Each worker is one process with one thread on a CPU: two of them do a quarter more than one with two threads, and a
 result does not depend on how many there are. What is to be run next is not handed out (``training.worker``), so two
 commands on one store share the work, and a worker that is killed holds up nobody.
@@ -13,12 +16,16 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic
 
 from foretune import errors
 from foretune.errors import ForetuneError, Interrupted, ResourceError
-from foretune.training.worker import RENEWED
+from foretune.records import RunRecord
+from foretune.store.journal import JournalStore
+from foretune.training.worker import RENEWED, J
 
 PER_WEIGHT = 24
 """Bytes of a worker for each weight of the model: weights, gradients, two moments, and as much again for activations
@@ -29,6 +36,67 @@ BESIDE = 1_000_000_000
 
 Told = dict[str, Any]
 """What a worker says: one JSON object with an ``event``."""
+
+
+class Work(ABC, Generic[J]):
+    """The runs of a collection or of a comparison, as those who have them done see them: jobs, each with a ``config``.
+
+    Attributes:
+        module: of a worker. As a program it serves (``worker.serve``); its ``on_node(asked)`` opens the work where
+            there is no store, and gives a ``Site`` and the digest that ``asked`` should have.
+    """
+
+    module: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def store(self) -> JournalStore:
+        """Where the records go; beside it lie the claims."""
+
+    @property
+    @abstractmethod
+    def asked(self) -> dict[str, Any]:
+        """What a worker is told, as plain data; its ``digest`` is that of all runs, wherever the work is opened."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> int:
+        """Of the largest model."""
+
+    @abstractmethod
+    def missing(self) -> Sequence[J]:
+        """What is to be run, in the order in which it is tried."""
+
+    @abstractmethod
+    def finished(self, job: J) -> bool:
+        """Whether one of them has been run meanwhile."""
+
+    @abstractmethod
+    def told(self, job: J) -> dict[str, Any]:
+        """A run as plain data, from which a ``Site`` knows it."""
+
+    @abstractmethod
+    def event(self, kind: str, job: J, record: RunRecord | None = None) -> Told:
+        """What is told of a run: ``begin``, or ``end`` with its record."""
+
+    @abstractmethod
+    def folder(self, job: J) -> Path | None:
+        """Where the files of a run stay beside its record; None: they do not."""
+
+
+Site = Callable[[Mapping[str, Any], Path], tuple[RunRecord, Path | None]]
+"""Work that was opened on another machine: runs what ``Work.told`` says in a folder that is removed afterwards; gives
+its record, and the folder of those of its files that stay."""
+
+Backend = Callable[[Work[Any], int | None, Callable[[Told], None]], ForetuneError | None]
+"""Runs what is missing on so many workers (None: as many as it bears), telling what they do; None when nothing is left
+to do, or what ended a worker before that."""
+
+
+def processes(work: Work[Any], workers: int | None, tell: Callable[[Told], None]) -> ForetuneError | None:
+    """The backend of this machine: worker processes."""
+    count = min(len(work.missing()), workers or reasonable(work.weights))
+    return drive(work.module, work.asked, count, tell)
 
 
 def drive(module: str, asked: Mapping[str, Any], count: int, tell: Callable[[Told], None]) -> ForetuneError | None:
