@@ -72,5 +72,14 @@ def event(kind: str, job: Job, record: RunRecord | None = None) -> Told:
 
 
 def come_to(plan: Plan) -> str:
-    """A digest over the runs that are known before the first: the same wherever data and models are."""
-    return digest([job.digest for job in Cells(plan, "").known()])
+    """A digest over all runs but for their rates: the same wherever data and models are."""
+    protocol, found = plan.protocol, list[Job]()
+    for task, shots in plan.grid():
+        found += [plan.floors(task, shots, seed) for seed in protocol.data_seeds]
+        for method in protocol.methods:
+            found += [job for cell in plan.cells(method.name, task, shots) for job in plan.jobs(cell, ())]
+    if protocol.tuning_tasks:
+        trained = [method for method in protocol.methods if method.trained]
+        tuned = [plan.tuning_jobs(method, shots) for method in trained for shots in protocol.shots]
+        found += [job for rates in tuned for jobs in rates.values() for job in jobs]
+    return digest([job.digest for job in found])
