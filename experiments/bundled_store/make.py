@@ -12,12 +12,12 @@ import platform
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from foretune.errors import DataError
-from foretune.records import SUCCESSES, MetaRun, MetaTask, RunCollection, RunRecord
+from foretune.records import SUCCESSES, MetaRun, MetaTask, ModelCard, RunCollection, RunRecord
 from foretune.registry import find
 from foretune.store.bundled import FOLDER, NAME
 from foretune.store.collections import read_collection, write_collection
@@ -35,11 +35,12 @@ PATH = re.compile(r"(?:/[\w.+-]+)+/")
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the collection that ships with foretune.")
     parser.add_argument("stores", nargs="+", type=Path, help="folders that `foretune collect --store` wrote")
+    parser.add_argument("--call", action="append", default=[], metavar="FOLDER=NAME", help="what a model is called")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the tables go")
     parser.add_argument("--contents", type=Path, default=Path(__file__).with_name("contents.md"))
     asked = parser.parse_args()
     records = [record for store in asked.stores for record in JournalStore(store)]
-    made = public(from_records(records, NAME))
+    made = public(from_records(records, NAME), dict(each.split("=") for each in asked.call))
     if not made.runs:
         raise DataError(f"{', '.join(map(str, asked.stores))} hold no runs. Name a folder of `foretune collect`.")
     write_collection(asked.out, made)
@@ -51,15 +52,16 @@ def main() -> None:
     print(f"{len(made.runs):,} runs on {len(made.tasks)} tasks, {size / 1e6:.2f} MB, in {asked.out}")
 
 
-def public(collection: RunCollection) -> RunCollection:
+def public(collection: RunCollection, called: Mapping[str, str]) -> RunCollection:
     """The same without names of folders, and with licences."""
-    tasks = tuple(replace(task, model=_model(task), licence=_licence(task)) for task in collection.tasks)
+    tasks = tuple(replace(task, model=_model(task, called), licence=_licence(task)) for task in collection.tasks)
     runs = tuple(replace(run, error=PATH.sub("", run.error)) for run in collection.runs)
     return replace(collection, tasks=tasks, runs=runs)
 
 
-def _model(task: MetaTask) -> object:
-    return task.model and replace(task.model, name=Path(task.model.name).name)
+def _model(task: MetaTask, called: Mapping[str, str]) -> ModelCard | None:
+    name = Path(task.model.name).name if task.model else ""
+    return task.model and replace(task.model, name=called.get(name, name))
 
 
 def _licence(task: MetaTask) -> str:
@@ -98,7 +100,7 @@ def contents(collection: RunCollection, records: Iterable[RunRecord], size: int)
                         "median s",
                         "licence",
                     ),
-                    [_row(task, runs[task.task_id]) for task in collection.tasks],
+                    [_row(task, runs[task.task_id]) for task in sorted(collection.tasks, key=_order)],
                 ),
                 _table(
                     ("tuner", "runs", "failed", "median s"),
@@ -129,6 +131,11 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     names = re.findall(r"^model name\s*: (.*)$", text, re.M)
     return f"{names[0]}, {len(names)} cores" if names else platform.machine()
+
+
+def _order(task: MetaTask) -> tuple[int, str, int]:
+    parameters = (task.model.parameters if task.model else 0) or 0
+    return -parameters, task.name, task.rows.get("train", 0)
 
 
 def _row(task: MetaTask, runs: Sequence[MetaRun]) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ class Foresight:
                 "be checked."
             )
         return (
-            f"On {self.judged} earlier tasks left out in turn the ranking agrees with what the runs scored by a "
+            f"Left out in turn, on {_tasks(self.judged)} the ranking agrees with what the runs scored by a "
             f"Spearman correlation of {self.spearman:.2f} only, and {TRUST:g} is asked for."
         )
 
@@ -181,6 +181,10 @@ class Foresight:
             self.failure.predict(pool, seen),
             np.full(len(pool), np.nan) if self.cost is None else self.cost.seconds(pool, seen, until),
         )
+
+
+def _tasks(number: int) -> str:
+    return "1 earlier task" if number == 1 else f"{number} earlier tasks"
 
 
 def foresee(past: MetaDataset, seed: int = 0, *, curves: bool = False, surrogate: str = "") -> Foresight:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from foretune.errors import UsageError
+from foretune.recommenders.around import around
 from foretune.recommenders.default import Default
 from foretune.recommenders.foresight import Forecasts, Foresight, foresee
 from foretune.recommenders.ground import nearest
@@ -81,7 +82,7 @@ class Planner:
         if 0 in ranking and 0 not in shown:
             shown = [*shown[:-1], 0]
         allowed = told and widened(told, self.past, situation.task)
-        made = expected([pool.offered[place] for place in shown], shown, allowed, situation, self._learned)
+        made = expected([pool.offered[place] for place in shown], shown, allowed, situation, self._learned, self.past)
         tied, about_ties = self._ties(made, told, shown, situation)
         about_task = tuple(self._about(place, distance) for place, distance in nearest(self.past, situation.task))
         return Plan(
@@ -218,14 +219,17 @@ def expected(
     told: Forecasts | None,
     situation: Situation,
     learned: Foresight | None,
+    past: MetaDataset,
 ) -> tuple[Recommendation, ...]:
     """``pipelines``, which are at ``places`` of the pool, with what is expected of them."""
     measured, cost = situation.measured, costs(pipelines, situation, learned)
-    around = measured.around_seconds if measured else 0.0
+    assert situation.task is not None
     made = []
     for each, place, seconds, size in zip(pipelines, places, cost.seconds, cost.bytes, strict=True):
+        beside = measured.around_seconds if measured else around(past, situation.task, each.tuner.name)
+        whole = float(seconds) + beside
         known: dict[str, Any] = {
-            "seconds": float(seconds) + around if np.isfinite(seconds) else None,
+            "seconds": whole if np.isfinite(whole) else None,
             "bytes": round(size) if np.isfinite(size) else None,
             "measured": measured is not None,
         }
