@@ -82,6 +82,21 @@ def running() -> Callable[[], psutil.Process]:
     return find
 
 
+@pytest.fixture
+def killing(running: Callable[[], psutil.Process]) -> Iterator[tuple[list[Any], Callable[[Any], None]]]:
+    """``(events, watch)``: ``watch`` keeps every event, and has the worker killed whose run is under way first."""
+    events: list[Any] = []
+    killer = threading.Thread(target=lambda: running().kill())
+
+    def watch(event: Any) -> None:
+        events.append(event)
+        if len(events) == 1:
+            killer.start()
+
+    yield events, watch
+    killer.join()
+
+
 @pytest.fixture(scope="session")
 def kill_workers() -> Callable[..., None]:
     """``kill_workers(room, asked, warm, out, kills, seed)``: see ``killed_workers.py``."""

@@ -53,19 +53,10 @@ def scores(runs: Runs) -> dict[str, Any]:
 
 
 def test_two_nodes_share_the_runs_and_a_killed_worker_is_replaced(
-    cluster: str, asked: CollectionPlan, local: Runs, tmp_path: Path, running: Callable[[], psutil.Process]
+    cluster: str, asked: CollectionPlan, local: Runs, tmp_path: Path, killing: Any
 ):
-    events: list[Any] = []
-    killed: list[threading.Thread] = []
-
-    def watch(event: Any) -> None:
-        events.append(event)
-        if not killed:
-            killed.append(threading.Thread(target=lambda: running().kill()))
-            killed[0].start()
-
+    events, watch = killing
     collect(asked, store=tmp_path, watch=watch, backend=on_ray(cluster))
-    killed[0].join()
     runs = opened(asked, store=tmp_path)
     assert [event.event for event in events].count("end") == len(runs.jobs)
     assert [event.event for event in events].count("begin") == len(runs.jobs) + 1

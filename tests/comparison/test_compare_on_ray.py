@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from foretune.comparison import Protocol, compare
@@ -54,19 +52,10 @@ def kept(cells: Cells) -> dict[str, list[str]]:
 
 
 def test_two_nodes_come_to_the_tables_of_one_machine_and_a_killed_worker_is_replaced(
-    cluster: str, asked: Protocol, local: Cells, tmp_path: Path, running: Callable[[], psutil.Process]
+    cluster: str, asked: Protocol, local: Cells, tmp_path: Path, killing: Any
 ):
-    events: list[Any] = []
-    killed: list[threading.Thread] = []
-
-    def watch(event: Any) -> None:
-        events.append(event)
-        if not killed:
-            killed.append(threading.Thread(target=lambda: running().kill()))
-            killed[0].start()
-
+    events, watch = killing
     verdict = compare(asked, store=tmp_path, watch=watch, backend=on_ray(cluster))
-    killed[0].join()
     assert figures(verdict) == figures(judge(local))
     assert kept(Cells(local.plan, tmp_path)) == kept(local)
     kinds = [event.event for event in events]

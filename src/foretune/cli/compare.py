@@ -85,7 +85,7 @@ def compare(
     out: Annotated[Path | None, _option(Run, "Folder of the report; default: comparisons/<task>-<identity>.")] = None,
     store: Annotated[Path | None, _option(Run, "Where runs are remembered (also FORETUNE_STORE).")] = None,
     workers: Annotated[int | None, _option(Run, WORKERS)] = None,
-    ray: Annotated[str | None, _option(Run, RAY)] = None,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help=RAY, rich_help_panel=Run)] = None,
     dry_run: Annotated[
         bool, _option(Run, "Print the protocol and how many runs are missing, and stop.", "--dry-run")
     ] = False,

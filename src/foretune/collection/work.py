@@ -26,8 +26,11 @@ class Collecting(Work[Job]):
 
     @property
     def asked(self) -> dict[str, Any]:
-        plain = {"plan": self.runs.plan.to_json(), "data_dir": self.runs.data_dir, "store": str(self.runs.root)}
-        return {**plain, "digest": come_to(self.runs)}
+        return {"plan": self.runs.plan.to_json(), "data_dir": self.runs.data_dir, "store": str(self.runs.root)}
+
+    @property
+    def digest(self) -> str:
+        return come_to(self.runs)
 
     @property
     def weights(self) -> int:
@@ -39,7 +42,7 @@ class Collecting(Work[Job]):
     def finished(self, job: Job) -> bool:
         return self.runs.finished(job)
 
-    def told(self, job: Job) -> dict[str, Any]:
+    def wanted(self, job: Job) -> dict[str, Any]:
         return {"digest": job.digest}
 
     def event(self, kind: str, job: Job, record: RunRecord | None = None) -> Told:

@@ -69,8 +69,8 @@ def on_node(asked: Mapping[str, Any]) -> tuple[Site, str]:
     runs = Runs(CollectionPlan.from_json(asked["plan"]), Path(), asked["data_dir"])
     jobs = {job.digest: job for job in runs.jobs}
 
-    def run(told: Mapping[str, Any], root: Path) -> tuple[RunRecord, None]:
-        return measured(replace(runs, root=root), jobs[told["digest"]]), None
+    def run(wanted: Mapping[str, Any], root: Path) -> tuple[RunRecord, None]:
+        return measured(replace(runs, root=root), jobs[wanted["digest"]]), None
 
     return run, come_to(runs)
 

@@ -39,8 +39,11 @@ class Comparing(Work[Job]):
             "store": str(self.cells.root),
             "retry": self.cells.retry,
             "keep_adapters": self.keep_adapters,
-            "digest": come_to(self.cells.plan),
         }
+
+    @property
+    def digest(self) -> str:
+        return come_to(self.cells.plan)
 
     @property
     def weights(self) -> int:
@@ -54,7 +57,7 @@ class Comparing(Work[Job]):
     def finished(self, job: Job) -> bool:
         return self.cells.finished(job)
 
-    def told(self, job: Job) -> dict[str, Any]:
+    def wanted(self, job: Job) -> dict[str, Any]:
         """Whole: which rate was chosen is not known where the store is not."""
         return {"cell": asdict(job.cell), "config": job.config.to_json()}
 

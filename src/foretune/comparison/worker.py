@@ -56,8 +56,8 @@ def on_node(asked: Mapping[str, Any]) -> tuple[Site, str]:
     """The protocol opened on a machine without its store; what runs it, and the digest over what it comes to."""
     plan = _plan(asked)
 
-    def run(told: Mapping[str, Any], root: Path) -> tuple[RunRecord, Path]:
-        job = Job(Cell(**told["cell"]), RunConfig.from_json(told["config"]))
+    def run(wanted: Mapping[str, Any], root: Path) -> tuple[RunRecord, Path]:
+        job = Job(Cell(**wanted["cell"]), RunConfig.from_json(wanted["config"]))
         cells = Cells(plan, root)
         return measured(cells, job, asked["keep_adapters"]), cells.folder(job.digest)
 

@@ -88,7 +88,7 @@ class Worker:
 
     Args:
         module: as of ``Work``.
-        asked: JSON, with the driver's folder ``cwd``.
+        asked: JSON, with the ``digest`` of the work and the driver's folder ``cwd``.
     """
 
     def __init__(self, module: str, asked: str) -> None:
@@ -99,9 +99,9 @@ class Worker:
         """Open the work on this node."""
         return self._answer(self._open)
 
-    def run(self, told: str) -> Answer:
-        """The record of the run that ``told`` names, and whether this process has grown too large."""
-        return self._answer(partial(self._run, json.loads(told)))
+    def run(self, wanted: str) -> Answer:
+        """The record of the run that ``wanted`` names, and whether this process has grown too large."""
+        return self._answer(partial(self._run, json.loads(wanted)))
 
     def _open(self) -> tuple[dict[str, Any], bytes]:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -121,9 +121,9 @@ class Worker:
         self.first = resident()
         return {}, b""
 
-    def _run(self, told: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _run(self, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         with tempfile.TemporaryDirectory(prefix="foretune-", ignore_cleanup_errors=True) as root:
-            record, folder = self.site(told, Path(root))
+            record, folder = self.site(wanted, Path(root))
             files = packed(folder) if folder and folder.exists() else b""
         return {"record": record.to_json(), "grown": resident() > self.first + GROWTH}, files
 
@@ -238,7 +238,7 @@ class Driver:
             mine = held.enter_context(claim(self.work.store.folder / "claims", job.digest))
             if mine and not self.work.finished(job):
                 actor = self.idle.pop()
-                self.calls[actor.run.remote(json.dumps(self.work.told(job)))] = Call(actor, job, held)
+                self.calls[actor.run.remote(json.dumps(self.work.wanted(job)))] = Call(actor, job, held)
                 self.tell(self.work.event("begin", job))
             else:
                 held.close()
@@ -303,7 +303,7 @@ class Driver:
 def _drive(
     ray: Any, address: str, work: Work[Any], workers: int | None, tell: Callable[[Told], None]
 ) -> ForetuneError | None:
-    asked = json.dumps({**work.asked, "cwd": os.getcwd()})
+    asked = json.dumps({**work.asked, "digest": work.digest, "cwd": os.getcwd()})
     try:
         with _cluster(ray, address):
             count, each = slots(ray.nodes(), work.weights)

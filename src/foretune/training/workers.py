@@ -43,7 +43,7 @@ class Work(ABC, Generic[J]):
 
     Attributes:
         module: of a worker. As a program it serves (``worker.serve``); its ``on_node(asked)`` opens the work where
-            there is no store, and gives a ``Site`` and the digest that ``asked`` should have.
+            there is no store, and gives a ``Site`` and its ``digest``.
     """
 
     module: ClassVar[str]
@@ -56,7 +56,12 @@ class Work(ABC, Generic[J]):
     @property
     @abstractmethod
     def asked(self) -> dict[str, Any]:
-        """What a worker is told, as plain data; its ``digest`` is that of all runs, wherever the work is opened."""
+        """What a worker is told, as plain data."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Of all runs: the same wherever data and models are, and what ``on_node`` must come to."""
 
     @property
     @abstractmethod
@@ -72,8 +77,8 @@ class Work(ABC, Generic[J]):
         """Whether one of them has been run meanwhile."""
 
     @abstractmethod
-    def told(self, job: J) -> dict[str, Any]:
-        """A run as plain data, from which a ``Site`` knows it."""
+    def wanted(self, job: J) -> dict[str, Any]:
+        """A run as plain data, by which a ``Site`` knows it."""
 
     @abstractmethod
     def event(self, kind: str, job: J, record: RunRecord | None = None) -> Told:
@@ -85,8 +90,9 @@ class Work(ABC, Generic[J]):
 
 
 Site = Callable[[Mapping[str, Any], Path], tuple[RunRecord, Path | None]]
-"""Work that was opened on another machine: runs what ``Work.told`` says in a folder that is removed afterwards; gives
-its record, and the folder of those of its files that stay."""
+"""Work that was opened on another machine: runs what ``Work.wanted`` names, in a folder that is removed afterwards.
+
+Gives its record, and the folder of those of its files that stay."""
 
 Backend = Callable[[Work[Any], int | None, Callable[[Told], None]], ForetuneError | None]
 """Runs what is missing on so many workers (None: as many as it bears), telling what they do; None when nothing is left
