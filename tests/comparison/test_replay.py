@@ -16,6 +16,7 @@ from foretune.evaluation.regret import expected_at_random
 from foretune.recommenders import RECOMMENDERS, Portfolio, RandomSearch
 from foretune.recommenders.base import Recommender, Trial
 from foretune.records import RunCollection
+from foretune.report import replay_tables
 from foretune.store.metadataset import CELLS, metadataset
 from foretune.testing.recommender_contract import toy_collection, toy_held
 
@@ -220,6 +221,23 @@ def test_the_nearest_candidate_stands_for_the_default():
     assert abs(math.log10(config["lr"]) + 4) < 0.25
     with pytest.raises(UsageError, match="a setting `rte`, which no candidate on `task-0` has"):
         held_out(dataset(), "leave-one-task-out", default={"rte": 1.0})
+
+
+def test_a_default_told_task_by_task_is_found_whole_or_not_at_all():
+    runs = dataset()
+    wanted = dict(toy_held().pool.configs[5])
+    held, _ = held_out(runs, "leave-one-task-out", default=lambda task: wanted)
+    assert {dict(h.pool.configs[h.default]) == wanted for h in held} == {True}
+    held, _ = held_out(runs, "leave-one-task-out", default=lambda task: {**wanted, "lr": wanted["lr"] * 1.001})
+    assert {h.default for h in held} == {None}
+
+    def once(task):
+        return wanted if task.name == "task-0" else None
+
+    done = run_replay(runs, recommenders=["random"], default=once, seeds=1, controls=())
+    assert DEFAULT not in done.entries
+    assert done.settings["default"] == "published"
+    assert "default is known on 1 of 6 tasks alone" in " ".join(replay_tables.sentences(done))
 
 
 def test_options_reach_a_recommender_and_wrong_ones_are_named():

@@ -49,7 +49,7 @@ def test_what_is_not_known_is_said(done):
     bare = run_replay(metadataset([toy_collection()]), recommenders=["random"], seeds=1, controls=())
     said = " ".join(replay_tables.sentences(bare))
     assert "the noise floor is not known" in said
-    assert "No published default is known here" in said
+    assert "The published default is known nowhere here" in said
     assert "Noise floor: repeated seeds of" in " ".join(replay_tables.sentences(done))
 
 

@@ -40,7 +40,11 @@ def replay(
     ] = False,
     split: Annotated[int, typer.Option(help="The seed that parts the configurations.")] = 0,
     default: Annotated[
-        str | None, typer.Option(help="Settings of the published default, as lr=1e-3,tuner=lora; the nearest counts.")
+        str | None,
+        typer.Option(
+            help="Settings of the published default, as lr=1e-3,tuner=lora; the nearest counts. Of foretune's own runs "
+            "it is known."
+        ),
     ] = None,
     learn_from: Annotated[str, typer.Option(help="Which scores of past tasks are learned from: dev or test.")] = "dev",
     controls: Annotated[

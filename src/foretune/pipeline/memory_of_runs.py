@@ -18,13 +18,10 @@ from foretune.models import Checkpoint, FrozenModel, model_card
 from foretune.records import MetaTask, RunCollection, RunConfig, RunRecord, TaskCard
 from foretune.store import JournalStore, default_folder
 from foretune.store.collections import kept, read_collection
-from foretune.store.metadata import OWN, from_records
+from foretune.store.metadata import OWN, SOURCE, from_records
 from foretune.store.metadataset import MetaDataset, metadataset
 from foretune.tasks import Draw, Task
 from foretune.training.landmarks import landmarks
-
-SOURCE = "foretune"
-"""``MetaTask.source`` of runs whose settings can be run here."""
 
 NAMED = 3
 """Most tasks that a sentence names."""

@@ -10,21 +10,25 @@ from typing import Any
 
 from foretune.comparison.replay.controls import CONTROLS
 from foretune.comparison.replay.pace import Ahead
+from foretune.comparison.replay.pools import Published
 from foretune.comparison.replay.run import BASELINES, BUDGETS, FULL_SEEDS, SEEDS, Replay, run_replay
 from foretune.errors import DataError, UsageError
-from foretune.records import RunCollection, Value
+from foretune.recommenders.published import published
+from foretune.recommenders.situation import FAMILIES, Situation
+from foretune.records import MetaTask, Part, RunCollection, TaskCard, Value
 from foretune.registry import did_you_mean
 from foretune.report import replay_tables
 from foretune.report.tables import Table
 from foretune.store import JournalStore, default_folder
 from foretune.store.collections import TABLES, kept, read_collection
 from foretune.store.importers import read_taskset
-from foretune.store.metadata import OWN, from_records
+from foretune.store.importers.plain import plain_config
+from foretune.store.metadata import OWN, SOURCE, from_records
 from foretune.store.metadataset import metadataset
 
 BUNDLED = "bundled"
-PUBLISHED: Mapping[str, Mapping[str, Value]] = {"taskset": {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999}}
-"""Collection -> its published default, where the runs do not say themselves: Adam's (Kingma and Ba 2015)."""
+PUBLISHED: Mapping[str, Published] = {"taskset": {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999}}
+"""Imported collection -> its published default: Adam's (Kingma and Ba 2015)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def replay(
         seeds: of each recommender; None leaves it to ``full``.
         unseen: race on configurations that no past task has seen.
         split: the seed that parts them.
-        default: settings of the published default; the nearest candidate stands for it.
+        default: settings of the published default; the nearest candidate stands for it. None: of runs of foretune's
+            own it is what ``tune`` does without a past, of an imported collection what its paper names.
         learn_from: ``dev`` or ``test`` scores of past tasks.
         controls: what is shuffled to see whether knowledge or luck won; None leaves it to ``full``.
         duplicates: False keeps one task of each group.
@@ -99,7 +104,7 @@ def replay(
         StoreError: a collection, or the kept laps, cannot be read.
     """
     found = collection if isinstance(collection, RunCollection) else opened(collection, store)
-    told = default if default is not None else PUBLISHED.get(found.name)
+    told = default if default is not None else PUBLISHED.get(found.name) or _own(found)
     return Replayed(
         run_replay(
             metadataset([found]),
@@ -149,6 +154,36 @@ def opened(name: str | os.PathLike[str], store: str | os.PathLike[str] | None = 
             f"{many}.{did_you_mean(str(name), names)} Known: {', '.join(names)}. `foretune runs import` adds one."
         )
     return read_collection(folders[meant[0]])
+
+
+def _own(collection: RunCollection) -> Published | None:
+    """What tells the published default of runs that foretune made; None of anybody else's."""
+    return without_past if any(task.source == SOURCE for task in collection.tasks) else None
+
+
+def without_past(task: MetaTask) -> dict[str, Value] | None:
+    """What ``tune`` runs on ``task`` where nothing was ever run, as plain settings; None where that cannot be told.
+
+    >>> from foretune.records import ModelCard
+    >>> model = ModelCard("m", reading="encoder")
+    >>> found = without_past(MetaTask("a", "a", "a", "accuracy", model=model, rows={"train": 400}))
+    >>> found["tuner"], found["tuner.rank"], found["lr"], found["steps"]
+    ('lora', 8, 0.0005, 500)
+    """
+    from foretune.tuners import TUNERS
+
+    if task.model is None or task.model.reading not in FAMILIES or not task.rows.get("train"):
+        return None
+    card = TaskCard(task.name, task.kind, task.rows)
+    best, _ = published(Situation(card, task.model.reading, task.model.parameters or 0, TUNERS, Part("")))
+    options, course = plain_config(best.tuner.options, "tuner."), best.schedule
+    return {
+        "tuner": best.tuner.name,
+        **options,
+        "steps": course.steps,
+        "batch_size": course.batch_size,
+        "lr": course.lr,
+    }
 
 
 def _bundled() -> RunCollection:

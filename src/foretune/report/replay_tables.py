@@ -117,7 +117,9 @@ def sentences(replay: Replay) -> list[str]:
     if copies:
         said.append(f"Copies were kept apart: {units.plural(len(copies), 'task')} stood on neither side of some fold.")
     if DEFAULT not in replay.regrets:
-        said.append("No published default is known here, so nothing is held against one.")
+        here = sum(math.isfinite(field.default) for field in replay.fields)
+        where = f"on {here} of {len(replay.fields)} tasks alone" if here else "nowhere here"
+        said.append(f"The published default is known {where}, so nothing is held against it.")
     return [*said, *replay.notes]
 
 

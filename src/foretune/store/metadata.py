@@ -27,6 +27,9 @@ from foretune.store.importers.plain import plain_config
 OWN = "runs"
 """The name of the collection of one's own runs."""
 
+SOURCE = "foretune"
+"""``MetaTask.source`` of runs whose settings can be run here."""
+
 _NO_SETTING = ("evaluations", "micro_batch")
 """Fields of a schedule that change what is seen of a run, or its memory, and not what comes out."""
 
@@ -140,7 +143,7 @@ def _task(record: RunRecord) -> MetaTask:
         features_version=card.version if card else 0,
         data_hash=config.task.fingerprint,
         sketch=card.sketch if card else (),
-        source="foretune",
+        source=SOURCE,
     )
 
 

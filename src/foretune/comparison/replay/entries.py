@@ -70,10 +70,11 @@ class Entry:
         return made(pool, past, default=default, seed=seed, **self.options)
 
 
-def parsed(
-    recommenders: Sequence[str], controls: Sequence[str], default: Mapping[str, Value] | None
-) -> tuple[Entry, ...]:
+def parsed(recommenders: Sequence[str], controls: Sequence[str], default: bool) -> tuple[Entry, ...]:
     """Everything that races: each recommender, then each of them under each control.
+
+    Args:
+        default: whether it is known which candidate is the published default.
 
     Raises:
         UsageError: a name or an option that does not exist.
@@ -81,7 +82,7 @@ def parsed(
     real = tuple({entry.name: entry for entry in map(Entry.parse, recommenders)}.values())
     if not real:
         raise UsageError(f"a race needs at least 1 recommender. Known: {', '.join(RECOMMENDERS)}.")
-    if default is None and any(entry.recommender == DEFAULT for entry in real):
+    if not default and any(entry.recommender == DEFAULT for entry in real):
         raise UsageError(
             "`default` can race only where it is known which candidate that is. Give its settings: `--default lr=1e-3`."
         )

@@ -7,7 +7,7 @@ in the pool; the others measure the noise floor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,10 @@ PROTOCOLS = {
 }
 LEARN_FROM = ("dev", "test")
 DECADE = {"log10": 1.0, "log10(1-x)": 1.0, "log2": float(np.log10(2))}
+
+Published = Mapping[str, Value] | Callable[[MetaTask], Mapping[str, Value] | None]
+"""Which candidate is the published default: settings, to which the nearest counts; or those of each task, which a
+candidate must have (None: not known there)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def held_out(
     *,
     unseen: bool = False,
     split: int = 0,
-    default: Mapping[str, Value] | None = None,
+    default: Published | None = None,
     learn_from: str = "dev",
 ) -> tuple[list[Held], tuple[str, ...]]:
     """The held-out tasks of a protocol, and what was left out of it and why, in sentences.
@@ -82,7 +86,7 @@ def held_out(
         protocol: one of ``PROTOCOLS``.
         unseen: whether configurations are parted too: one half is known of other tasks, the other half is the pool.
         split: the seed that parts them, by ``numpy.random.default_rng(split).permutation``.
-        default: settings; the candidate nearest to them is the published default.
+        default: tells the published default among the candidates.
         learn_from: which score of the past stands as its score, ``dev`` or ``test``.
 
     Raises:
@@ -124,7 +128,7 @@ def _held(
     number: int,
     runs: np.ndarray,
     parts: tuple[np.ndarray, np.ndarray] | None,
-    default: Mapping[str, Value] | None,
+    default: Published | None,
     learn_from: str,
     pasts: dict[bytes, MetaDataset],
 ) -> Held | None:
@@ -154,7 +158,7 @@ def _held(
         pool=pool,
         past=pasts[side],
         left_out=tuple(dataset.tasks[place].name for place in neither),
-        default=None if default is None else nearest(pool, default),
+        default=_place(pool, default),
         on_test=on_test,
         scores=scores,
         regrets=normalised_regret(scores),
@@ -183,6 +187,17 @@ def untrained(pool: MetaDataset) -> float | None:
     """The mean score before the first step, where it was measured."""
     start = pool.start["score"]
     return float(start[np.isfinite(start)].mean()) if np.isfinite(start).any() else None
+
+
+def _place(pool: MetaDataset, default: Published | None) -> int | None:
+    """Where the published default stands in ``pool``; None where it is not there."""
+    if isinstance(default, Mapping):
+        return nearest(pool, default)
+    settings = None if default is None else default(pool.tasks[0])
+    if settings is None:
+        return None
+    same = (place for place, config in enumerate(pool.configs) if settings.items() <= config.items())
+    return next(same, None)
 
 
 def nearest(pool: MetaDataset, settings: Mapping[str, Value]) -> int:

@@ -21,12 +21,11 @@ from foretune.comparison.replay.entries import DEFAULT, Entry, parsed
 from foretune.comparison.replay.kept import Kept, digest
 from foretune.comparison.replay.laps import run_laps
 from foretune.comparison.replay.pace import Ahead
-from foretune.comparison.replay.pools import Held, held_out, noise_floor
+from foretune.comparison.replay.pools import Held, Published, held_out, noise_floor
 from foretune.comparison.replay.race import UNITS, Lap
 from foretune.comparison.replay.standings import Pairing, Standing, adjusted, by_group, pairing, standing
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import expected_at_random
-from foretune.records import Value
 from foretune.registry import did_you_mean
 from foretune.store.metadataset import CELLS, MetaDataset
 
@@ -36,6 +35,8 @@ SEEDS, FULL_SEEDS = 1, 5
 
 BASELINES = ("random", "halving", "mean-table", "portfolio")
 RANDOM = "random (exact)"
+PUBLISHED = "published"
+"""What settings say of a default that is told task by task."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def run_replay(
     seeds: int = SEEDS,
     unseen: bool = False,
     split: int = 0,
-    default: Mapping[str, Value] | None = None,
+    default: Published | None = None,
     learn_from: str = "dev",
     controls: Sequence[str] = (),
     duplicates: bool = True,
@@ -163,7 +164,8 @@ def run_replay(
         StoreError: ``keep`` cannot be read or written.
     """
     wanted = _budgets(budgets)
-    entries = parsed(recommenders, controls, default)
+    told = dict(default) if isinstance(default, Mapping) else None if default is None else PUBLISHED
+    entries = parsed(recommenders, controls, default is not None)
     if type(seeds) is not int or seeds < 1:
         raise UsageError(f"`seeds` must be a whole number from 1 on, but got {seeds}.")
     notes: tuple[str, ...] = ()
@@ -177,7 +179,7 @@ def run_replay(
     about = {
         "version": version("foretune"), "runs": digest(dataset), "protocol": protocol, "budgets": wanted, "unit": unit,
         "unseen": unseen, "split": split, "learn_from": learn_from,
-        "default": None if default is None else dict(default),
+        "default": told,
     }  # fmt: skip
     laps = run_laps(held, entries, wanted, unit, seeds, Kept(keep, about), watch)
     unchanged = _unchanged(entries, laps)
@@ -220,7 +222,7 @@ def run_replay(
     settings = {
         "collection": collection, "protocol": protocol, "recommenders": list(recommenders), "budgets": list(wanted),
         "unit": unit, "seeds": seeds, "unseen": unseen, "split": split, "learn_from": learn_from,
-        "default": None if default is None else dict(default), "controls": list(controls), "duplicates": duplicates,
+        "default": told, "controls": list(controls), "duplicates": duplicates,
         "groups": len(by_group(np.zeros(len(groups)), groups)),
     }  # fmt: skip
     return Replay(
