@@ -162,8 +162,9 @@ class Foresight:
     def ground(self) -> str:
         """What it was learned from and how well it ranks, in a sentence; copies are one task."""
         tasks = len(set(self.past.groups[self.past.succeeded]))
+        judged = "one" if self.judged == 1 else self.judged
         return (
-            f"Learned from {len(self.past):,} earlier runs on {tasks} tasks; left out in turn, on the {self.judged} of "
+            f"Learned from {len(self.past):,} earlier runs on {tasks} tasks; left out in turn, on the {judged} of "
             "them whose scores differ by more than the chance of their dev rows, its ranking agrees with what the runs "
             f"scored by a Spearman correlation of {self.spearman:.2f}."
         )

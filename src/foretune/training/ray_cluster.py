@@ -18,10 +18,10 @@ import os
 import shutil
 import signal
 import socket
-import tarfile
 import tempfile
 import threading
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -143,8 +143,9 @@ Answer = tuple[str, bytes]
 def packed(folder: Path) -> bytes:
     """The files of ``folder`` as one archive."""
     held = io.BytesIO()
-    with tarfile.open(fileobj=held, mode="w:gz", compresslevel=1) as archive:
-        archive.add(folder, ".")
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
     return held.getvalue()
 
 
@@ -157,10 +158,12 @@ def unpack(files: bytes, folder: Path) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as beside:
-            with tarfile.open(fileobj=io.BytesIO(files)) as archive:
-                archive.extractall(Path(beside) / "new", filter="data")
+            new = Path(beside) / "new"
+            new.mkdir()
+            with zipfile.ZipFile(io.BytesIO(files)) as archive:
+                archive.extractall(new)
             shutil.rmtree(folder, ignore_errors=True)
-            (Path(beside) / "new").rename(folder)
+            new.rename(folder)
     except OSError as error:
         raise StoreError(
             f"`{folder}` cannot be written: {error.strerror or error}. Name another store with --store or "
