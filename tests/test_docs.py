@@ -351,13 +351,8 @@ class Norms(PatchTuner):
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the pages speak of: tables, a model; the demo's model is a toy."""
-    import csv
-
     for name in ("train.csv", "other.csv", "new.csv"):
-        with (tmp_path / name).open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["text", "label"])
-            writer.writeheader()
-            writer.writerows(toys.rows("classification"))
+        toys.table(tmp_path / name, toys.rows("classification"))
     toy = toys.checkpoint(tmp_path / "my-model", "bert")
     monkeypatch.setattr("foretune.models.locate._demo", lambda: toy)
     monkeypatch.chdir(tmp_path)

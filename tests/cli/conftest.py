@@ -1,6 +1,5 @@
 """``foretune(...)``: the command line in a real process, with a store and a cache of its own; tiny data and models."""
 
-import csv
 import os
 import subprocess
 import sys
@@ -86,16 +85,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def table(tmp_path: Path) -> Callable[..., Path]:
     """Write rows (dicts) as a CSV file of the test's folder."""
-    return partial(write_csv, tmp_path)
+    from foretune.testing import toys
 
-
-def write_csv(folder: Path, rows: Iterable[dict[str, Any]], name: str = "data.csv") -> Path:
-    rows = list(rows)
-    with (folder / name).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / name
+    return lambda rows, name="data.csv": toys.table(tmp_path / name, rows)
 
 
 @pytest.fixture

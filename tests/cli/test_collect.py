@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -30,10 +29,7 @@ PLAN = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("collected")
-    with (made / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(toys.rows("classification"))
+    toys.table(made / "train.csv", toys.rows("classification"))
     (made / "plan.yaml").write_text(yaml.safe_dump(PLAN), encoding="utf-8")
     return made
 

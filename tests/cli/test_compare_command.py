@@ -24,12 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(folder: Path, bert: Path, run_in):
     """A user's own table, two methods, one line."""
-    import csv
-
-    with (folder / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(toys.rows("classification"))
+    toys.table(folder / "train.csv", toys.rows("classification"))
     return run_in(folder, "compare", "train.csv", "--methods", "lora,full", "--model", bert, "--out", "c", *SHORT)
 
 

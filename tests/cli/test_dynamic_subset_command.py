@@ -17,11 +17,7 @@ def place(tmp_path_factory) -> Path:
     """A folder with data of two kinds and two models."""
     folder = tmp_path_factory.mktemp("place")
     for kind in ("classification", "generation"):
-        rows = toys.rows(kind)
-        with (folder / f"{kind}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        toys.table(folder / f"{kind}.csv", toys.rows(kind))
     for name in ("bert", "llama"):
         toys.checkpoint(folder / name, name, initializer_range=0.2)
     return folder

@@ -14,12 +14,7 @@ from foretune.testing import toys
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    path = tmp_path / "train.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(toys.rows("classification"))
-    return path
+    return toys.table(tmp_path / "train.csv", toys.rows("classification"))
 
 
 def test_in_context_learning_is_judged_and_predicts_again(foretune: Callable, data: Path, tmp_path: Path) -> None:

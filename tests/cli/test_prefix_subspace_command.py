@@ -17,11 +17,7 @@ def place(tmp_path_factory, run_in) -> Path:
     """A folder with data of two kinds, three models, and a finished run on classes."""
     folder = tmp_path_factory.mktemp("place")
     for kind in ("classification", "generation"):
-        rows = toys.rows(kind)
-        with (folder / f"{kind}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        toys.table(folder / f"{kind}.csv", toys.rows(kind))
     toys.checkpoint(folder / "bert", "bert", initializer_range=0.2)
     toys.checkpoint(folder / "llama", "llama", initializer_range=0.2)
     toys.checkpoint(folder / "t5", "t5", initializer_factor=3.0)

@@ -30,19 +30,12 @@ def place(tmp_path_factory, bert, run_in):
     train, test = records[:-10], records[-10:]
     other = {"text": train[1]["text"], "label": UNKIND if train[1]["label"] == KIND else KIND}
     long = {"text": "the good food was " + "very " * 60 + "nice", "label": KIND}
-    write(folder / "data.csv", [*train, train[0], other, test[0], long])
-    write(folder / "test.csv", test)
-    write(folder / "far.csv", [{"text": r["text"] + " and four", "label": r["label"]} for r in test])
+    toys.table(folder / "data.csv", [*train, train[0], other, test[0], long])
+    toys.table(folder / "test.csv", test)
+    toys.table(folder / "far.csv", [{"text": r["text"] + " and four", "label": r["label"]} for r in test])
     words = ("tune", "data.csv", "--test", "test.csv", "--ood", "far.csv", "--model", bert, "--out", "run")
     done = run_in(folder, *words, "--steps", "6", "--evaluations", "2")
     return folder, done, words
-
-
-def write(path, records):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
 
 
 @pytest.fixture(scope="session")
@@ -134,7 +127,7 @@ def test_predict_needs_no_label_and_finds_the_text_under_another_name(place, run
     folder, _, _ = place
     answers = pq.read_table(folder / "run" / "predictions.parquet").to_pylist()
     asked = [row for row in answers if row["split"] == "test"]
-    write(folder / "new.csv", [{"note": "no", "review": row["text"]} for row in asked])
+    toys.table(folder / "new.csv", [{"note": "no", "review": row["text"]} for row in asked])
     done = run_in(folder, "predict", "run", "new.csv", "--text", "review")
     assert (done.returncode, done.stderr) == (0, "")
     read = list(csv.DictReader(io.StringIO(done.stdout)))
@@ -146,7 +139,7 @@ def test_predict_needs_no_label_and_finds_the_text_under_another_name(place, run
 
 def test_predict_says_which_column_it_lacks(place, run_in):
     folder, _, _ = place
-    write(folder / "lacking.csv", [{"a": "1", "b": "2"}])
+    toys.table(folder / "lacking.csv", [{"a": "1", "b": "2"}])
     done = run_in(folder, "predict", "run", "lacking.csv", "--text", "review")
     assert done.returncode == 3
     assert done.stderr.startswith("Error: ")

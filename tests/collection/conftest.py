@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,13 @@ from foretune.testing import toys
 Make = Callable[..., CollectionPlan]
 
 
-def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    rows = list(rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two tables: the second has other words around the first one's."""
     folder = tmp_path_factory.mktemp("data")
     rows = toys.rows("classification")
-    write_csv(folder / "kind.csv", rows)
-    write_csv(folder / "other.csv", [{**row, "text": f"one two {row['text']} it"} for row in rows])
+    toys.table(folder / "kind.csv", rows)
+    toys.table(folder / "other.csv", [{**row, "text": f"one two {row['text']} it"} for row in rows])
     return folder
 
 
@@ -70,3 +61,18 @@ def done(plan: Make, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     runs = opened(asked, store=tmp_path_factory.mktemp("store"))
     work(runs)
     return runs
+
+
+@pytest.fixture(scope="session")
+def scores() -> Callable[[Runs], dict[str, Any]]:
+    """Of a store, digest -> all of a run that is not seconds or bytes."""
+
+    def of(runs: Runs) -> dict[str, Any]:
+        found = {}
+        for record in runs.store:
+            points = [(p.step, p.split, p.metric, p.value) for p in record.curve]
+            evaluations = {split: dict(each.scores) for split, each in record.evaluations.items()}
+            found[record.digest] = (record.status, points, evaluations, record.initial_hash)
+        return json.loads(json.dumps(found))
+
+    return of

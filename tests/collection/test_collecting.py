@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from dataclasses import replace
@@ -101,7 +100,7 @@ def test_folders_that_a_kill_left_are_removed(done: Runs, tmp_path: Path):
     assert not left.exists()
 
 
-def test_two_workers_share_the_runs(done: Runs, tmp_path: Path):
+def test_two_workers_share_the_runs(done: Runs, scores, tmp_path: Path):
     events = []
     told = collect(done.plan, store=tmp_path, workers=2, watch=events.append)
     ended = [event for event in events if event.event == "end"]
@@ -130,17 +129,7 @@ def test_a_number_of_workers_that_cannot_be_is_refused(done: Runs, tmp_path: Pat
         collect(done.plan, store=tmp_path, workers=0)
 
 
-def scores(runs: Runs) -> dict[str, Any]:
-    """Digest -> all of a run that is not seconds or bytes."""
-    found = {}
-    for record in runs.store:
-        points = [(p.step, p.split, p.metric, p.value) for p in record.curve]
-        evaluations = {split: dict(each.scores) for split, each in record.evaluations.items()}
-        found[record.digest] = (record.status, points, evaluations, record.initial_hash)
-    return json.loads(json.dumps(found))
-
-
-def check_killed(plan: CollectionPlan, out: Path) -> None:
+def check_killed(plan: CollectionPlan, scores: Any, out: Path) -> None:
     whole, resumed = (opened(plan, store=out / name) for name in ("whole", "killed"))
     held = [record.digest for record in resumed.store]
     assert len(held) == len(set(held)), "a finished run was repeated"
@@ -149,16 +138,16 @@ def check_killed(plan: CollectionPlan, out: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_a_collection_killed_twice_ends_with_the_same_runs(plan, kill_workers, tmp_path: Path):
+def test_a_collection_killed_twice_ends_with_the_same_runs(plan, scores, kill_workers, tmp_path: Path):
     asked = plan(configs=3, repeats=0)
     asked = replace(asked, tasks=asked.tasks[:1])
     kill_workers("collection", asked, replace(asked, configs=2), tmp_path, kills=2, seed=1)
-    check_killed(asked, tmp_path)
+    check_killed(asked, scores, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_a_collection_killed_twenty_times_ends_with_the_same_runs(plan, kill_workers, tmp_path: Path):
+def test_a_collection_killed_twenty_times_ends_with_the_same_runs(plan, scores, kill_workers, tmp_path: Path):
     asked = plan(configs=12, steps=[10, 20])
     kill_workers("collection", asked, plan(configs=2, repeats=0), tmp_path, kills=20, seed=0)
-    check_killed(asked, tmp_path)
+    check_killed(asked, scores, tmp_path)

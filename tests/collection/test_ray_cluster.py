@@ -42,18 +42,8 @@ def local(asked: CollectionPlan, tmp_path_factory: pytest.TempPathFactory) -> Ru
     return runs
 
 
-def scores(runs: Runs) -> dict[str, Any]:
-    """Digest -> all of a run that is not seconds or bytes."""
-    found = {}
-    for record in runs.store:
-        points = [(p.step, p.split, p.metric, p.value) for p in record.curve]
-        evaluations = {split: dict(each.scores) for split, each in record.evaluations.items()}
-        found[record.digest] = (record.status, points, evaluations, record.initial_hash)
-    return json.loads(json.dumps(found))
-
-
 def test_two_nodes_share_the_runs_and_a_killed_worker_is_replaced(
-    cluster: str, asked: CollectionPlan, local: Runs, tmp_path: Path, killing: Any
+    cluster: str, asked: CollectionPlan, local: Runs, scores, tmp_path: Path, killing: Any
 ):
     events, watch = killing
     collect(asked, store=tmp_path, watch=watch, backend=on_ray(cluster))
@@ -90,7 +80,9 @@ def test_a_run_whose_workers_always_die_is_recorded_and_the_others_go_on(
     assert told.statuses == {"failed": len(failed), "ok": told.total - len(failed)}
 
 
-def test_a_killed_driver_repeats_nothing_that_ended(cluster: str, asked: CollectionPlan, local: Runs, tmp_path: Path):
+def test_a_killed_driver_repeats_nothing_that_ended(
+    cluster: str, asked: CollectionPlan, local: Runs, scores, tmp_path: Path
+):
     file = tmp_path / "plan.yaml"
     file.write_text(asked.to_yaml(), encoding="utf-8")
     command = [sys.executable, "-m", "foretune", "collect", str(file), "--store", str(tmp_path / "store")]

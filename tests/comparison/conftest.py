@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,6 @@ from foretune.testing import toys
 Make = Callable[..., Protocol]
 
 
-def write_csv(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
-    rows = list(rows)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toys.checkpoint(tmp_path_factory.mktemp("models") / "bert", "bert")
@@ -34,14 +24,14 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def kind(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_csv(tmp_path_factory.mktemp("data") / "kind.csv", toys.rows("classification"))
+    return toys.table(tmp_path_factory.mktemp("data") / "kind.csv", toys.rows("classification"))
 
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of another domain, with the same labels."""
     rows = [{**row, "text": f"one two {row['text']} it"} for row in toys.rows("classification")]
-    return write_csv(tmp_path_factory.mktemp("data") / "other.csv", rows[::2])
+    return toys.table(tmp_path_factory.mktemp("data") / "other.csv", rows[::2])
 
 
 @pytest.fixture(scope="session")

@@ -122,14 +122,7 @@ def test_an_objective_that_does_not_serve_the_kind_is_refused(protocol):
 def test_test_rows_are_cut_to_the_same_ones_for_every_seed_and_method(protocol, tmp_path: Path, kind: Path):
     task = {"source": str(kind), "options": {"test": str(kind.parent / "kind.csv")}}
     rows = [{**row, "text": f"a {row['text']} two"} for row in toys.rows("classification")]
-    import csv
-
-    path = tmp_path / "test.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(rows)
-    task["options"] = {"test": str(path)}
+    task["options"] = {"test": str(toys.table(tmp_path / "test.csv", rows))}
     tests = [Plan(protocol(tasks=[task], test_rows=10)).task("kind").splits["test"] for _ in range(2)]
     assert len(tests[0]) == 10
     assert tests[0].equals(tests[1])

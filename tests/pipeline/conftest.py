@@ -1,6 +1,5 @@
 """A tiny encoder, four dozen labelled rows as a file, and one finished run that the tests share."""
 
-import csv
 import os
 from pathlib import Path
 
@@ -29,12 +28,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "kind.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["text", "label"])
-        writer.writeheader()
-        writer.writerows(toys.rows("classification"))
-    return path
+    return toys.table(tmp_path_factory.mktemp("data") / "kind.csv", toys.rows("classification"))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +14,11 @@ from foretune.errors import DataError, UsageError
 from foretune.records import TaskRef
 from foretune.tasks import Schema, Task, draw
 from foretune.tasks.schema import SPLIT_COLUMNS
+from foretune.testing import toys
 
 
 def rows(n: int = 20, start: int = 0) -> list[dict[str, Any]]:
     return [{"sentence": f"words of row {i}", "category": "ab"[i % 2]} for i in range(start, start + n)]
-
-
-def write(path: Path, records: list[dict[str, Any]]) -> Path:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
-    return path
 
 
 def test_what_was_understood_is_shown() -> None:
@@ -78,9 +70,9 @@ def test_classes_that_an_out_of_domain_set_merges_are_renamed() -> None:
 
 
 def test_a_reference_opens_the_same_task_after_a_round_trip_through_json(tmp_path: Path) -> None:
-    write(tmp_path / "train.csv", rows())
-    write(tmp_path / "test.csv", rows(4, start=50))
-    write(tmp_path / "far.csv", rows(4, start=70))
+    toys.table(tmp_path / "train.csv", rows())
+    toys.table(tmp_path / "test.csv", rows(4, start=50))
+    toys.table(tmp_path / "far.csv", rows(4, start=70))
     task = Task.from_csv(
         tmp_path / "train.csv",
         text="sentence",
@@ -101,8 +93,8 @@ def test_a_catalog_reference_opens_the_same_task() -> None:
 
 
 def test_data_that_changed_since_the_run_are_refused(tmp_path: Path) -> None:
-    ref = Task.from_csv(write(tmp_path / "train.csv", rows())).ref
-    write(tmp_path / "train.csv", rows(21))
+    ref = Task.from_csv(toys.table(tmp_path / "train.csv", rows())).ref
+    toys.table(tmp_path / "train.csv", rows(21))
     with pytest.raises(DataError, match="have changed since the run"):
         Task.from_ref(ref)
 
@@ -115,7 +107,7 @@ def test_rows_from_memory_cannot_be_opened_again() -> None:
 def test_the_fingerprint_knows_contents_and_order_but_not_names(tmp_path: Path) -> None:
     renamed = [{"text": row["sentence"], "label": row["category"]} for row in rows()]
     same = {
-        Task.from_csv(write(tmp_path / name, data)).fingerprint
+        Task.from_csv(toys.table(tmp_path / name, data)).fingerprint
         for name, data in [("x.csv", rows()), ("y.csv", renamed)]
     }
     assert same == {Task.from_records(rows()).fingerprint}
@@ -124,8 +116,8 @@ def test_the_fingerprint_knows_contents_and_order_but_not_names(tmp_path: Path) 
 
 def test_a_task_is_named_after_its_file_or_the_folder_of_train(tmp_path: Path) -> None:
     (tmp_path / "intents").mkdir()
-    assert Task.from_csv(write(tmp_path / "intents" / "train.csv", rows())).name == "intents"
-    assert Task.from_csv(write(tmp_path / "mails.csv", rows())).name == "mails"
+    assert Task.from_csv(toys.table(tmp_path / "intents" / "train.csv", rows())).name == "intents"
+    assert Task.from_csv(toys.table(tmp_path / "mails.csv", rows())).name == "mails"
 
 
 def test_tables_of_another_shape_are_refused() -> None:

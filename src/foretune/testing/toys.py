@@ -6,7 +6,9 @@ They prove plumbing, not accuracy. Equal arguments give equal weights; no file a
 from __future__ import annotations
 
 import copy
+import csv
 import itertools
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,6 +210,16 @@ def rows(kind: str) -> list[dict[str, Any]]:
         }
         made.append(row[kind])
     return made
+
+
+def table(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
+    """Write ``records``, which have the columns of the first, as CSV to ``path``; returns it."""
+    records = list(records)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+    return path
 
 
 @cache
