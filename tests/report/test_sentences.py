@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from foretune.records import Evaluation, Gap, Part, Plan, Recommendation
-from foretune.report import compare, sentences
+from foretune.report import compare, sentences, tables, units
 from foretune.report.predictions import rows
 from foretune.report.sentences import Difference
 
@@ -135,6 +135,12 @@ def test_expected_and_achieved_stand_side_by_side_and_only_for_what_was_planned(
     assert "(expected " in told
     other = Plan((Recommendation(Part("ia3"), Part("head"), record.config.schedule, 0.9, (0.8, 0.95)),), "rule")
     assert sentences.achieved(other, record) is None
+    table = tables.expected(samples.plan(record), record)
+    assert table is not None
+    cells = {name: (foretold, came) for name, foretold, came in table.rows}
+    dev, test = (next(cells[name] for name in cells if name.endswith(split)) for split in ("dev", "test"))
+    assert units.NONE not in dev
+    assert test[0] == units.NONE != test[1]  # no recommender speaks of test
 
 
 def test_paired_answers_find_what_two_intervals_cannot():

@@ -63,7 +63,7 @@ def scores(record: RunRecord) -> Table:
 
 
 def expected(plan: Plan | None, record: RunRecord) -> Table | None:
-    """What the recommender foretold beside what came, or None where it foretold nothing."""
+    """What the recommender foretold beside what came, or None where it foretold nothing; the score is that on dev."""
     chosen = followed(plan, record) if plan else None
     if chosen is None or (chosen.score is None and chosen.seconds is None and chosen.bytes is None):
         return None
@@ -73,7 +73,9 @@ def expected(plan: Plan | None, record: RunRecord) -> Table | None:
         for split in ("dev", "test"):
             if split in record.evaluations:
                 name = f"{units.metric(record.metric).title}, {split}"
-                rows.append((name, told, _scored(record.metric, record.evaluations[split])))
+                rows.append(
+                    (name, told if split == "dev" else units.NONE, _scored(record.metric, record.evaluations[split]))
+                )
     if chosen.seconds is not None:
         rows.append(("whole run", units.seconds(chosen.seconds), units.seconds(record.cost.seconds)))
     if chosen.bytes is not None:
