@@ -94,7 +94,8 @@ def killing(running: Callable[[], psutil.Process]) -> Iterator[tuple[list[Any], 
             killer.start()
 
     yield events, watch
-    killer.join()
+    if events:
+        killer.join()
 
 
 @pytest.fixture(scope="session")
