@@ -124,8 +124,25 @@ def test_a_method_without_random_weights_may_start_the_same_every_time():
     assert raised(facts(good(), start="same"), draws_start=False) == ()
 
 
-def test_one_init_seed_with_several_draws_is_what_was_asked_for():
-    assert raised(facts(good(), init_seed=0, start="same")) == ()
+def test_one_init_seed_gives_every_draw_initial_weights_of_its_own():
+    assert raised(facts(good(), init_seed=0)) == ()
+    assert names(raised(facts(good(), init_seed=0, start="same"))) == ["same_init"]
+
+
+def test_equal_answers_of_one_draw_are_a_fault_where_something_is_trained():
+    """Two orders of two demonstrations may be the same order; two trainings are never the same training."""
+    each = [good(2)[0]] * 2 + [good(2)[1]] * 2
+    runs = facts(each, data_seed=[0, 0, 1, 1], init_seed=[10, 11, 10, 11])
+    assert names(raised(runs)) == ["replicated_runs"]
+    assert raised(runs, trained=False, draws_start=False) == ()
+    across = facts([good(1)[0]] * 2, init_seed=10)
+    assert names(raised(across, trained=False, draws_start=False)) == ["replicated_runs"]
+
+
+def test_runs_of_one_draw_are_named_as_such():
+    runs = facts(good(4), data_seed=0, sample="one")
+    assert names(raised(runs)) == ["one_draw"]
+    assert forbids(raised(runs)) is None
 
 
 SCHEMA = Schema("classification", {}, labels=("acceptable", "unacceptable"), metric="accuracy")

@@ -44,6 +44,21 @@ def test_check_1_a_seed_twice_gives_equal_results_and_another_seed_others(protoc
     assert first.sample == again.sample != other.sample
 
 
+def test_initial_weights_are_nested_in_draws_and_shared_by_methods(protocol):
+    """Crossed with draws they would lean all of them one way, and an interval over draws would not know it."""
+    plan = Plan(protocol(data_seeds=[0, 1, 2], init_seeds=[10, 11]))
+    own = {
+        method: [plan.jobs(cell, (0.02,))[0].config.seeds for cell in plan.cells(method, "kind", 4)]
+        for method in ("lora", "full")
+    }
+    assert own["lora"] == own["full"]
+    assert [seeds.data for seeds in own["lora"]] == [0, 0, 1, 1, 2, 2]
+    assert len({seeds.init for seeds in own["lora"]}) == 6
+    assert all(seeds.init == seeds.order == seeds.dropout for seeds in own["lora"])
+    plain = Plan(protocol(data_seeds=[0, 7]))
+    assert [plain.jobs(cell, (0.02,))[0].config.seeds.init for cell in plain.cells("lora", "kind", 4)] == [0, 7]
+
+
 def test_check_2_constructing_a_trainer_between_two_draws_changes_neither(protocol, tmp_path: Path):
     from transformers import Trainer, TrainingArguments
 

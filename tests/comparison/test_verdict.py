@@ -120,6 +120,16 @@ def test_nothing_is_missing_and_fronts_have_chances(verdict: Verdict):
         assert all(0 <= point.probability <= 1 for point in front.points)
 
 
+def test_a_family_counts_what_was_declared_and_not_what_has_run(protocol, done: Cells, kind: Path, other: Path):
+    """Half of a comparison must not claim more than the whole would."""
+    tasks = [{"source": str(kind), "ood": {"other": str(other)}}, {"source": str(other), "name": "later"}]
+    methods = [*done.plan.protocol.methods, {"name": "head", "lr": 1e-2}]
+    asked = protocol(tasks=tasks, shots=[4], data_seeds=[0, 1, 2], steps=12, methods=methods)
+    found = judge(opened(asked, store=done.root)).contrasts
+    by_measure = {c.measure: c.contrasts for c in found}
+    assert by_measure == {"score": 3 * 2, "ood:other": 3}
+
+
 def test_an_incomplete_cell_lists_what_is_missing_and_claims_nothing(done: Cells):
     more = replace(done.plan.protocol, data_seeds=(0, 1, 2, 3))
     verdict = judge(opened(more, store=done.root))

@@ -80,6 +80,16 @@ def test_what_is_clear_alone_may_be_unclear_among_many():
     assert among.detectable > claims({"near": near})["near"].detectable
 
 
+def test_a_family_is_as_large_as_it_was_declared_however_much_of_it_has_run():
+    seen = {"a": over_seeds([0.05, 0.06, 0.04, 0.05, 0.07]), "b": over_seeds([0.01, -0.02, 0.01, 0.0, -0.01])}
+    alone, early = claims(seen, margin=0.05), claims(seen, margin=0.05, declared=6)
+    assert (alone["a"].contrasts, early["a"].contrasts) == (2, 6)
+    assert early["a"].p == pytest.approx(3 * alone["a"].p)
+    assert early["b"].equivalence_p > alone["b"].equivalence_p
+    assert early["a"].difference.low < alone["a"].difference.low
+    assert claims(seen, declared=1) == claims(seen)
+
+
 def test_a_real_difference_may_still_be_too_small_to_matter():
     small = claims({"small": over_seeds([0.001, 0.002, 0.0015, 0.001, 0.002])}, margin=0.01)["small"]
     assert (small.kind, small.within_margin) == ("better", True)

@@ -140,7 +140,8 @@ def test_a_single_seed_has_no_claim():
 def test_one_leader_everywhere_becomes_the_headline():
     won = Measured(0.05, 0.02, 0.08, n_seeds=5)
     pairs = (("lora", "full"), ("lora", "icl"))
-    cells = samples.single_seed().cells
+    cell = samples.single_seed().cells[0]
+    cells = tuple(replace(cell, method=method, shots=n) for n in (2, 16) for method in METHODS)
     found = tuple(Contrast(*pair, "cola", n, won, 0.001, 0.002, 4, 0.03) for n in (2, 16) for pair in pairs)
     verdict = Verdict("d", "y", "m", "t", METHODS, ("cola",), (2, 16), cells, found)
     text = verdict_sentences.headline(verdict)
@@ -148,6 +149,19 @@ def test_one_leader_everywhere_becomes_the_headline():
     lost = replace(found[0], difference=Measured(0.01, -0.02, 0.04, n_seeds=5), adjusted_p=0.5)
     depends = verdict_sentences.headline(replace(verdict, contrasts=(lost, *found[1:])))
     assert depends == "Which method leads depends on the number of labels"
+
+
+def test_nobody_is_ahead_everywhere_of_a_method_that_gave_no_score():
+    won = Measured(0.05, 0.02, 0.08, n_seeds=5)
+    cell = samples.single_seed().cells[0]
+    cells = tuple(replace(cell, method=method, task=task) for task in ("cola", "rte") for method in METHODS)
+    found = tuple(Contrast("lora", "full", task, 32, won, 0.001, 0.002, 4, 0.03) for task in ("cola", "rte"))
+    whole = Verdict("d", "y", "m", "t", METHODS, ("cola", "rte"), (32,), cells, found)
+    assert verdict_sentences.headline(whole).endswith("on every task")
+    failed = replace(whole, cells=(*cells[:-1], replace(cells[-1], score=None)))
+    assert verdict_sentences.headline(failed) == f"`lora` leads where there are scores; 1{units.NBSP}cell without one"
+    never_ran = replace(whole, tasks=("cola", "rte", "sst2"))
+    assert f"{len(METHODS)}{units.NBSP}cells without" in verdict_sentences.headline(never_ran)
 
 
 def test_failures_gaps_and_constant_answers_are_told():

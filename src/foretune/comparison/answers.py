@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretune.evaluation.generation import exact_match, gsm8k, rouge_l, token_f1
+from foretune.evaluation.influence import OF_COUNTS, influence
 from foretune.tasks import Schema
 
 Floats = NDArray[np.float64]
@@ -85,6 +86,14 @@ def item_scores(metric: str, answers: Answers, schema: Schema) -> Floats | None:
     written = WRITTEN[metric](accepted, answers.prediction)
     each: Floats = written.examples  # type: ignore[attr-defined]
     return each
+
+
+def row_values(metric: str, answers: Answers, schema: Schema) -> Floats | None:
+    """(n,) what each row has to do with the score, which is their mean: its own score, or its influence where the
+    metric is a function of a confusion matrix; None where it is neither (correlations)."""
+    if metric in OF_COUNTS:
+        return influence(metric, answers.label, answers.prediction)
+    return item_scores(metric, answers, schema)
 
 
 def majority(answers: Sequence[str]) -> Floats:

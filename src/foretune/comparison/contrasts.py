@@ -1,7 +1,8 @@
 """Contrasts: every declared difference in one family, corrected as a whole, with the reason where nothing is claimed.
 
-The family is every declared pair on every task with every number of shots; out-of-domain differences are a second one.
-Whoever looks at twenty differences and tells of the largest has looked at twenty.
+The family is every declared pair on every task with every number of shots; each out-of-domain set has one of its own.
+Whoever looks at twenty differences and tells of the largest has looked at twenty; and whoever looks when three of the
+twenty are finished will look again, so the family has twenty members from the first look on.
 """
 
 from __future__ import annotations
@@ -37,8 +38,14 @@ def compare(
     margin: float | None,
     alpha: float,
     split: str = "test",
+    declared: int = 0,
 ) -> list[Contrast]:
-    """One family: every pair in every cell of ``grid`` where both have a score on ``split``."""
+    """One family: every pair in every cell of ``grid`` where both have a score on ``split``; of the test rows also
+    where runs have ended and left one of them without a score, which is then said.
+
+    Args:
+        declared: how many contrasts the family will have once everything has run.
+    """
     held = {
         (first, second, task, shots): (sides[first, task, shots], sides[second, task, shots])
         for task, shots in grid
@@ -47,13 +54,14 @@ def compare(
     }
     found = {key: paired(a.evidence, b.evidence, split) for key, (a, b) in held.items()}
     differences = {key: difference for key, difference in found.items() if difference is not None}
-    family = claims({"|".join(map(str, key)): d for key, d in differences.items()}, margin=margin, alpha=alpha)
-    made = []
+    named = {"|".join(map(str, key)): difference for key, difference in differences.items()}
+    family = claims(named, margin=margin, alpha=alpha, declared=declared)
+    size, made = max(declared, len(family)), []
     for key, (a, b) in held.items():
-        if not (a.evidence.means(split) and b.evidence.means(split)):
+        if split != "test" and not (a.evidence.means(split) and b.evidence.means(split)):
             continue
         claim = family.get("|".join(map(str, key)))
-        made.append(_contrast(key, a, b, found[key], claim, split, len(family), margin, alpha))
+        made.append(_contrast(key, a, b, found[key], claim, split, size, margin, alpha))
     return made
 
 
@@ -70,6 +78,7 @@ def _contrast(
 ) -> Contrast:
     names, task, shots = key[:2], key[2], key[3]
     _, absent = common(first.evidence, second.evidence, split)
+    silent = next((side.cell.method for side in (first, second) if not side.evidence.means(split)), None)
     fields: dict[str, Any] = {
         "first": names[0],
         "second": names[1],
@@ -82,7 +91,7 @@ def _contrast(
         "margin": margin,
         "ratios": ratios(first.cell, second.cell),
         "flags": tuple(f"{side.cell.method}: {flag}" for side in (first, second) for flag in side.cell.flags),
-        "refused": absent or _forbidden(first.cell, second.cell),
+        "refused": absent or (f"{silent} has no score" if silent else _forbidden(first.cell, second.cell)),
     }
     if claim is None or difference is None:
         lone = _lone(first.evidence, second.evidence, split)
@@ -125,7 +134,7 @@ def _lone(first: Evidence, second: Evidence, split: str) -> Measured:
     a, b = first.means(split), second.means(split)
     sign = 1.0 if first.greater else -1.0
     value = math.nan
-    if seeds:
+    if seeds and a and b:
         one, two = (side.get(seeds[0], next(iter(side.values()))) for side in (a, b))
         value = sign * (one - two)
     return Measured(value, n_seeds=len(seeds))

@@ -8,12 +8,12 @@ the interval speaks of new initial weights only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from foretune.comparison.answers import Answers, Floats, item_scores, read_answers
+from foretune.comparison.answers import Answers, Floats, item_scores, read_answers, row_values
 from foretune.comparison.cells import Cells
 from foretune.comparison.flags import RunFacts
 from foretune.comparison.plan import Cell
@@ -90,12 +90,20 @@ class Evidence:
         return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
     def items(self, split: str = "test") -> dict[Seed, Floats] | None:
-        """Seed -> (items,) scores; None where the metric is no mean over rows, or a run's answers are gone."""
+        """Seed -> (items,) what each row has to do with the score, which is their mean (``row_values``); None where
+        the metric has no such values, or a run's answers are gone."""
+        return self._by_row(split, row_values)
+
+    def item_scores(self, split: str = "test") -> dict[Seed, Floats] | None:
+        """The same where each row has a score of its own, so that the mean over some rows is their score."""
+        return self._by_row(split, item_scores)
+
+    def _by_row(self, split: str, valued: Callable[[str, Answers, Schema], Floats | None]) -> dict[Seed, Floats] | None:
         found: dict[Seed, Floats] = {}
         for run in self.runs:
             if not run.ok:
                 continue
-            scores = item_scores(self.metric, run.answers[split], self.schema) if split in run.answers else None
+            scores = valued(self.metric, run.answers[split], self.schema) if split in run.answers else None
             if scores is None:
                 return None
             found[run.seed] = scores

@@ -7,6 +7,7 @@ no score; those in ``FORBIDDING`` take away the right to claim a difference.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,12 @@ class RunFacts:
 
 
 def raised(
-    runs: Sequence[RunFacts], *, budget: int | None = None, draws_start: bool = True, trials: int | None = None
+    runs: Sequence[RunFacts],
+    *,
+    budget: int | None = None,
+    draws_start: bool = True,
+    trials: int | None = None,
+    trained: bool = True,
 ) -> tuple[str, ...]:
     """Every flag of one cell.
 
@@ -66,9 +72,12 @@ def raised(
         budget: labels that were declared; None is all.
         draws_start: whether the method starts from random weights, so that equal starts are a fault.
         trials: of the other methods, where it is known.
+        trained: whether anything is; where examples are only shown, runs of one draw may show the same ones in the
+            same order, and count once in its mean.
     """
     found = (
-        _replicated(runs),
+        _replicated(runs, trained),
+        _one_draw(runs),
         _same(runs, "sample", budget is not None),
         _same(runs, "start", True) if draws_start else None,
         _constant(runs),
@@ -91,8 +100,9 @@ def forbids(flags: Sequence[str]) -> str | None:
     return None
 
 
-def _replicated(runs: Sequence[RunFacts]) -> str | None:
-    shared = Counter(run.answers["test"].sha256 for run in runs if "test" in run.answers)
+def _replicated(runs: Sequence[RunFacts], trained: bool) -> str | None:
+    told = [(run.data_seed, run.answers["test"].sha256) for run in runs if "test" in run.answers]
+    shared = Counter(bits for _, bits in (told if trained else dict.fromkeys(told)))
     if not shared or max(shared.values()) < 2:
         return None
     return (
@@ -101,15 +111,21 @@ def _replicated(runs: Sequence[RunFacts]) -> str | None:
     )
 
 
+def _one_draw(runs: Sequence[RunFacts]) -> str | None:
+    if len(runs) < 2 or len({run.data_seed for run in runs}) > 1:
+        return None
+    return f"one_draw: {len(runs)} runs learn from the same rows; the interval is of new initial weights alone"
+
+
 def _same(runs: Sequence[RunFacts], what: str, drawn: bool) -> str | None:
-    """Runs of different seeds with one sample, or one start."""
-    seeds = {"sample": "data_seed", "start": "init_seed"}[what]
+    """Runs of different seeds with one sample, or one start. Starts are nested in draws, see ``Plan.seeds``."""
     known = [run for run in runs if getattr(run, what) is not None]
-    asked, got = len({getattr(run, seeds) for run in known}), len({getattr(run, what) for run in known})
-    if asked < 2 or got == asked:
+    asked = len({(run.data_seed, run.init_seed if what == "start" else 0) for run in known})
+    got = len({getattr(run, what) for run in known})
+    if got >= asked:
         return None
     if what == "start":
-        return f"same_init: {asked} init seeds, but {got} different initial weights"
+        return f"same_init: {asked} pairs of data and init seed, but {got} different initial weights"
     reason = "" if drawn else " (all there are): the interval is of new initial weights, not of new rows"
     return f"same_sample: {asked} data seeds, but {got} different samples{reason}"
 
@@ -131,7 +147,7 @@ def _against_majority(runs: Sequence[RunFacts]) -> str | None:
     if not judged or len(set(judged[0].label)) > len(judged[0].label) / 2:
         return None
     usual = majority(judged[0].label)
-    own = np.stack([answers.correct for answers in judged])
+    own = _by_draw(runs, "test")
     figures = f"accuracy {own.mean():.3f}, the most frequent label alone gives {usual.mean():.3f}"
     if own.mean() <= usual.mean():
         return f"at_or_below_majority: {figures}"
@@ -139,6 +155,15 @@ def _against_majority(runs: Sequence[RunFacts]) -> str | None:
     if difference is None or difference.low > 0:
         return None
     return f"majority_not_excluded: {figures}; the interval of the difference begins at {difference.low:.3f}"
+
+
+def _by_draw(runs: Sequence[RunFacts], split: str) -> np.ndarray:
+    """(draws, items): whether each row was answered rightly, the mean over the runs of each draw."""
+    found: dict[int, list[np.ndarray]] = {}
+    for run in runs:
+        if split in run.answers:
+            found.setdefault(run.data_seed, []).append(run.answers[split].correct)
+    return np.stack([np.mean(each, axis=0) for each in found.values()])
 
 
 def _paired(own: np.ndarray, other: np.ndarray) -> Estimate | None:
@@ -150,10 +175,10 @@ def _at_chance(runs: Sequence[RunFacts], split: str) -> str | None:
     classes = len(set(judged[0].label))
     if classes < 2 or classes > len(judged[0].label) / 2:
         return None
-    own = np.stack([answers.correct for answers in judged])
-    low = crossed(own).low if len(own) > 1 and own.shape[1] > 1 else wilson(int(own.sum()), own.size)[0]
-    if not np.isfinite(low):  # every run gives the same answers: the rows alone say how sure that is
-        low = wilson(int(own[0].sum()), own.shape[1])[0]
+    own = _by_draw(runs, split)
+    low = crossed(own).low if len(own) > 1 and own.shape[1] > 1 else math.nan
+    if not np.isfinite(low):  # one draw, or every run gives the same answers: the rows alone say how sure that is
+        low = wilson(round(own.mean() * own.shape[1]), own.shape[1])[0]
     if low > 1 / classes:
         return None
     return (

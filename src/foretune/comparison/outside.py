@@ -58,7 +58,7 @@ def parts(evidence: Evidence, split: str, table: pa.Table | None) -> tuple[Outsi
 
     None of them where the metric is no mean over rows, for it has no rows to take.
     """
-    items = evidence.items(split)
+    items = evidence.item_scores(split)
     first = next((run.answers[split] for run in evidence.runs if split in run.answers), None)
     if not items or first is None:
         return ()

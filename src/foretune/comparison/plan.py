@@ -24,6 +24,7 @@ from foretune.recommenders.published import FROZEN_HEAD_LR, HEAD_LR
 from foretune.records import HeldTexts, ModelRef, Part, RunConfig, Schedule, Seeds, TaskRef
 from foretune.tasks import Draw, Task, draw
 from foretune.tasks.cut import cut
+from foretune.tasks.keys import hash64
 from foretune.training.floor_record import FLOORS
 
 HEAD = "head"
@@ -177,10 +178,18 @@ class Plan:
             tuner=Part(method.tuner, dict(method.options)),
             objective=self._part(objective.name, options, task),
             schedule=Schedule(lr=1.0 if rate is None else rate, **course),
-            seeds=Seeds(data=cell.data_seed, init=cell.init_seed, order=cell.init_seed, dropout=cell.init_seed),
+            seeds=self.seeds(cell),
             pretraining=self.stage(method, task),
             held=None if tuning else self.held(method, task),
         )
+
+    def seeds(self, cell: Cell) -> Seeds:
+        """Those of one run. Initial weights are nested in draws: the same number gives others with another draw. Were
+        they shared, all draws would lean with them, and an interval over draws would not know it."""
+        own = cell.init_seed
+        if self.protocol.init_seeds:
+            own = hash64("initial weights", cell.data_seed, cell.init_seed) % 2**31
+        return Seeds(data=cell.data_seed, init=own, order=own, dropout=own)
 
     def stage(self, method: Method, task: Task) -> RunConfig | None:
         """What the model is trained on before the task; None: nothing."""

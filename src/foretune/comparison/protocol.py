@@ -64,7 +64,8 @@ class Protocol:
         shots: numbers of labelled rows, dev included; 0 (``all`` in YAML) is every row.
         shots_are: what ``shots`` counts: rows ``per_class``, or in ``total``, shared out equally.
         data_seeds: which rows are drawn, one number for each draw.
-        init_seeds: of initial weights, batches and dropout, each with every draw; none: each draw's own number.
+        init_seeds: of initial weights, batches and dropout, so many for every draw, and others for each; none: one,
+            of the draw's own number.
         selection: which checkpoint is judged: the ``last``, or the best on ``dev`` rows that are paid for out of the
             shots. There is no other choice: neither test nor out-of-domain rows select anything.
         dev_fraction: the share of the shots that goes to dev, where something is chosen on dev.

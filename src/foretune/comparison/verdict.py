@@ -13,12 +13,13 @@ from typing import Any
 
 from foretune.comparison import across
 from foretune.comparison.accounting import cut_short, forgetting, spent
-from foretune.comparison.answers import Floats, item_scores, read_answers
+from foretune.comparison.answers import Floats, read_answers, row_values
 from foretune.comparison.cells import Cells
 from foretune.comparison.contrasts import Key, Side, compare
 from foretune.comparison.evidence import Evidence, estimate, gather, leaks, measure, measured, on_scale
 from foretune.comparison.flags import raised
 from foretune.comparison.outside import constant, outside, sets
+from foretune.comparison.plan import Plan
 from foretune.records import RunRecord
 from foretune.records.verdict import CellResult, CellRun, Measured, MissingCell, Verdict
 
@@ -41,9 +42,9 @@ def judge(cells: Cells) -> Verdict:
                 sides[name, task, shots] = Side(evidence, cell)
     shown = [side.cell for side in sides.values()]
     family: dict[str, Any] = {"margin": protocol.margin, "alpha": protocol.alpha}
-    contrasts = compare(sides, protocol.pairs, grid, **family)
+    contrasts = compare(sides, protocol.pairs, grid, **family, declared=declared(plan, "test"))
     for split in dict.fromkeys(split for side in sides.values() for split in sets(side.evidence)):
-        contrasts += compare(sides, protocol.pairs, grid, **family, split=split)
+        contrasts += compare(sides, protocol.pairs, grid, **family, split=split, declared=declared(plan, split))
     tasks = [spec.called for spec in protocol.tasks]
     summed = [across.summaries(sides, names, tasks, shots) for shots in protocol.shots]
     return Verdict(
@@ -67,6 +68,17 @@ def judge(cells: Cells) -> Verdict:
     )
 
 
+def declared(plan: Plan, split: str) -> int:
+    """How many contrasts the protocol asks for on ``split``, whatever has been run: pairs in which seeds have a say."""
+    name = split.removeprefix("ood:")
+    return sum(
+        any(plan.seeded(method, task) for method in pair)
+        for task, _ in plan.grid()
+        if name == split or name in plan.task(task).ood
+        for pair in plan.protocol.pairs
+    )
+
+
 def _cell(
     cells: Cells,
     evidence: Evidence,
@@ -84,6 +96,7 @@ def _cell(
         budget=plan.labels(task, evidence.shots),
         draws_start=head and method.trained,
         trials=trials if method.trained else None,
+        trained=method.trained,
     )
     judged = [run.answers["test"] for run in evidence.runs if "test" in run.answers]
     return CellResult(
@@ -132,7 +145,7 @@ def floors(cells: Cells, task: str, shots: int) -> dict[str, Measured]:
             means[seed, 0] = record.floors[name]["test"].scores.get(schema.metric, math.nan)
             path = cells.folder(record.digest) / "floors.parquet"
             answers = read_answers(path, schema, floor=name).get("test")
-            scores = None if answers is None else item_scores(schema.metric, answers, schema)
+            scores = None if answers is None else row_values(schema.metric, answers, schema)
             items = None if items is None or scores is None else {**items, (seed, 0): scores}
         if not all(math.isfinite(value) for value in means.values()):
             continue

@@ -7,6 +7,7 @@ of false claim then happens in at most a share alpha of all comparisons, however
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -61,7 +62,7 @@ class Claim:
 
 
 def claims(
-    differences: Mapping[str, Estimate], *, margin: float | None = None, alpha: float = 0.05
+    differences: Mapping[str, Estimate], *, margin: float | None = None, alpha: float = 0.05, declared: int = 0
 ) -> dict[str, Claim]:
     """What may be claimed from a family of contrasts.
 
@@ -69,6 +70,8 @@ def claims(
         differences: by name, each turned so that more is better, with a p by Student's t (``crossed``, ``paired_t``).
             All contrasts that were looked at, not the most striking ones.
         margin: the largest difference that does not matter, declared before the runs.
+        declared: how many the family has, where some are not among ``differences`` (yet): each counts as p = 1, for
+            who corrects for the finished ones alone is surer the earlier he looks.
 
     Raises:
         UsageError: a single seed, or an interval made by resampling.
@@ -86,13 +89,15 @@ def claims(
                 "seed would give. Run more seeds, or report the score without a claim."
             )
     given = [at_level(difference, 1 - alpha) for difference in differences.values()]
-    adjusted = holm([float("nan") if each.p is None else each.p for each in given], alpha)
-    equivalence: list[float | None] = [None] * len(given)
+    size = max(declared, len(given))
+    absent = [math.nan] * (size - len(given))
+    adjusted = holm([math.nan if each.p is None else each.p for each in given] + absent, alpha)
+    equivalence: list[float | None] = [None] * size
     if margin is not None:
-        equivalence = [each.p for each in holm([tost(each, margin, alpha).p for each in given], alpha)]
+        equivalence = [each.p for each in holm([tost(each, margin, alpha).p for each in given] + absent, alpha)]
     made = {}
-    for name, each, decided, as_good in zip(differences, given, adjusted, equivalence, strict=True):
+    for name, each, decided, as_good in zip(differences, given, adjusted, equivalence, strict=False):
         wide = at_level(each, 1 - alpha / decided.share)
         detectable = detectable_difference(wide)
-        made[name] = Claim(wide, decided.p, len(given), detectable, alpha, margin, as_good)
+        made[name] = Claim(wide, decided.p, size, detectable, alpha, margin, as_good)
     return made

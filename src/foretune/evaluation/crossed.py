@@ -13,8 +13,8 @@ The residual is in a and in b, hence the subtraction (Cornfield and Tukey 1956).
 is 0.93 to 0.96; t over seeds alone has 0.82 to 0.94 for new rows, and taking S I answers for independent ones finds a
 difference where there is none in half of the cases.
 
-It needs a score that is a mean over items: accuracy, log-likelihood, exact match. For others (F1, correlations) there
-is Student's t over seeds.
+It needs a score that is a mean over items: accuracy, log-likelihood, exact match. Matthews' correlation and macro-F1
+become one by ``influence``. For others (correlations of numbers) there is Student's t over seeds.
 """
 
 from __future__ import annotations

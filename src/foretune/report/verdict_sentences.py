@@ -38,7 +38,8 @@ def claim(contrast: Contrast, shots_are: str = "total", n_tasks: int = 1) -> str
     both = f"{words.code(contrast.first)} and {words.code(contrast.second)}"
     if kind == "refused":
         reason = contrast.refused if contrast.refused is not None else SINGLE
-        return f"Nothing is claimed of {both} {where} ({_seen(contrast)}): {reason.rstrip('.')}."
+        seen = f" ({_seen(contrast)})" if math.isfinite(contrast.difference.value) else ""
+        return f"Nothing is claimed of {both} {where}{seen}: {reason.rstrip('.')}."
     if kind == "equivalent" and contrast.margin is not None:
         within = words.margin(contrast.metric, contrast.margin)
         tested = f"TOST, p {words.p_value(contrast.equivalence_p)}"
@@ -70,6 +71,9 @@ def headline(verdict: Verdict) -> str:
     first = next(iter(found.values()))
     looked_at = [contrast for group in groups.values() for contrast in group]
     kinds = {contrast.kind for contrast in looked_at}
+    silent = _scoreless(verdict)
+    if first is not None and set(found.values()) == {first} and silent:
+        return f"{words.code(first)} leads where there are scores; {units.plural(silent, 'cell')} without one"
     if first is not None and set(found.values()) == {first}:
         return f"{words.code(first)} is better than {_others(looked_at, first)} {_everywhere(verdict, list(groups))}"
     if any(found.values()):
@@ -81,6 +85,12 @@ def headline(verdict: Verdict) -> str:
     if kinds == {"equivalent"} and (within := words.common([_margin(c) for c in looked_at])):
         return f"All methods are equivalent within {within}"
     return "No difference found between the methods"
+
+
+def _scoreless(verdict: Verdict) -> int:
+    """How many cells of the protocol have no score: nobody is ahead "on every task" of methods that gave none."""
+    cells = ((method, task, shots) for method in verdict.methods for task in verdict.tasks for shots in verdict.shots)
+    return sum((cell := verdict.cell(*each)) is None or cell.score is None for each in cells)
 
 
 def lead(verdict: Verdict) -> list[str]:

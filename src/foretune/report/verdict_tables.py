@@ -42,7 +42,10 @@ def details(verdict: Verdict, task: str) -> Table:
         ("Forgetting, nats per token", lambda c: _nats(c.forgetting)),
         ("Flags", verdict_warnings.marks),
     )
-    return _per_cell(verdict, task, f"Every cell on {_short(task)}", "Score, crossed interval", rest)
+    kinds = [cell.score.interval for cell in of(verdict, task) if cell.score and cell.score.interval]
+    crossed = bool(kinds) and all(kind.startswith("crossed") for kind in kinds)
+    title = "Score, crossed interval" if crossed else "Score"
+    return _per_cell(verdict, task, f"Every cell on {_short(task)}", title, rest)
 
 
 def costs(verdict: Verdict, task: str) -> Table:

@@ -12,7 +12,8 @@ from foretune.report import verdict_words as words
 MEANINGS = {
     "replicated_runs": "Runs that should differ gave the very same predictions: they count as one run, not as several.",
     "same_sample": "Runs with different data seeds drew the same training rows.",
-    "same_init": "Runs with different init seeds began with the same weights.",
+    "same_init": "Runs with different seeds began with the same weights.",
+    "one_draw": "All runs learned from the same rows: what another draw would give is not known.",
     "constant_prediction": "Every row got the same answer: nothing was learned that depends on the text.",
     "at_or_below_majority": "Not above always giving the most frequent label, which reads no text.",
     "majority_not_excluded": "Above always giving the most frequent label, but by no more than chance may give.",
