@@ -144,6 +144,22 @@ def test_test_rows_are_cut_to_the_same_ones_for_every_seed_and_method(protocol, 
     assert len(Plan(protocol(tasks=[task])).task("kind").splits["test"]) == len(rows)
 
 
+def test_test_rows_are_cut_where_they_are_held_out_of_train_too(protocol, kind: Path):
+    whole, short = (Plan(protocol(data_seeds=[0, 1], **more)) for more in ({}, {"test_rows": 3}))
+    held = [tuple(drawn(short, 4, seed).ids["test"]) for seed in (0, 1)]
+    assert held[0] == held[1]
+    assert len(held[0]) == 3 < len(drawn(whole, 4, 0).test)
+    assert set(held[0]) <= set(drawn(whole, 4, 0).ids["test"])
+    learned = {row for shots in (2, 8) for row in drawn(short, shots, 0).ids["train"]}
+    assert not learned & set(drawn(whole, 4, 0).ids["test"])
+    assert any("3 of" in note for note in short.task("kind").notes)
+
+
+def test_where_nothing_is_tuned_the_first_rate_of_a_grid_is_used(protocol):
+    plan = Plan(protocol(methods=[{"name": "lora", "lr": [1e-3, 1e-2]}], contrasts="none"))
+    assert plan.protocol.trials(plan.protocol.method("lora")) == (1e-3,)
+
+
 def test_steps_by_epochs_are_the_same_for_all_methods_and_bounded():
     asked = Protocol(tasks=["banking77_demo"], methods=["lora", "full"], shots=[2, 8], data_seeds=[0, 1], epochs=40)
     plan = Plan(asked)

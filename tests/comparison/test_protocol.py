@@ -160,8 +160,9 @@ def test_bad_input_is_refused_with_rule_values_and_way_out(change: dict[str, Any
 
 
 def test_unequal_budgets_are_possible_when_they_are_said():
-    asked = made(allow_unequal=True, methods=["lora", {"name": "full", "lr": [1e-5, 1e-4], "schedule": {"steps": 9}}])
-    assert [len(asked.trials(each)) for each in asked.methods] == [1, 2]
+    full = {"name": "full", "lr": [1e-5, 1e-4, 1e-3], "schedule": {"steps": 9}}
+    asked = made(allow_unequal=True, tuning_trials=2, methods=["lora", full])
+    assert [len(asked.trials(each)) for each in asked.methods] == [2, 3]
 
 
 def test_a_single_seed_is_possible_without_a_claim():

@@ -18,6 +18,7 @@ from foretune.comparison.harness import opened
 from foretune.comparison.tuning import chosen, chosen_rate, merit
 from foretune.comparison.verdict import judge
 from foretune.comparison.worker import work
+from foretune.errors import UsageError
 from foretune.evaluation import claims, crossed, over_seeds
 from foretune.records import Evaluation
 from foretune.records.verdict import Verdict
@@ -115,7 +116,8 @@ def test_the_gap_covers_the_true_one_as_often_as_it_says():
 
 def test_nothing_is_missing_and_fronts_have_chances(verdict: Verdict):
     assert verdict.missing == ()
-    assert {front.cost for front in verdict.fronts} == {"peak_bytes", "seconds", "trainable_parameters"}
+    costs = {"peak_bytes", "seconds", "trainable_parameters", "item_seconds"}
+    assert {front.cost for front in verdict.fronts} == costs
     for front in verdict.fronts:
         assert all(0 <= point.probability <= 1 for point in front.points)
 
@@ -193,7 +195,23 @@ def test_rates_may_be_chosen_on_another_task(protocol, kind: Path, other: Path, 
     record, trials = cells.outcome(cells.plan.cells("lora", "kind", 4)[0])
     assert record.config.schedule.lr == rate
     assert len(trials) == 1
-    assert any("chosen on the tuning tasks" in note for note in judge(cells).notes)
+    verdict = judge(cells)
+    assert any("chosen on the tuning tasks" in note for note in verdict.notes)
+    assert any("8 further labels" in note for note in verdict.notes)
+    spent = verdict.cell("lora", "kind", 4).spent
+    assert spent.trials == 2
+    assert spent.seconds["tuning"] == pytest.approx(sum(r.cost.seconds for r in cells.tuning("lora", 4)))
+
+
+def test_rows_that_judge_choose_no_rate_under_another_name(protocol, kind: Path, tmp_path: Path):
+    again = tmp_path / "renamed.csv"
+    again.write_text(kind.read_text())
+    tuned = {"tuning_trials": 2, "contrasts": "none"}
+    with pytest.raises(UsageError, match=r"rows of `kind` stand in the tuning task `renamed`"):
+        opened(protocol(tuning_tasks=[str(again)], **tuned), store=tmp_path)
+    around = str(kind.parent / ".." / kind.parent.name / kind.name)
+    with pytest.raises(UsageError, match="among `tasks` and `tuning_tasks`"):
+        protocol(tuning_tasks=[{"source": around, "name": "around"}], **tuned)
 
 
 def test_the_public_names_are_there(done: Cells):

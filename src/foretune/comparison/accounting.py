@@ -12,31 +12,32 @@ from foretune.records import RunRecord
 from foretune.records.verdict import Measured, Spent
 
 
-def spent(evidence: Evidence) -> Spent:
+def spent(evidence: Evidence, shared: Sequence[RunRecord] = ()) -> Spent:
     """Means over the runs that ended well; the phases of tuning are those of all trials but the chosen one.
 
-    A stage before the task and a teacher's answers are made once for many runs, but whoever runs the method once has to
-    pay for them: they count whole in every run.
+    A stage before the task, a teacher's answers and runs on tuning tasks are made once for many runs, but whoever runs
+    the method once has to pay for them: they count whole in every run.
+
+    Args:
+        shared: the runs on tuning tasks that chose the rate of all runs.
     """
     records = [run.record for run in evidence.runs if run.ok and run.record is not None]
     if not records:
         return Spent()
     costs = [record.cost for record in records]
     prompts = [cost.prompt_tokens for cost in costs if cost.prompt_tokens is not None]
-    answered = [(record.cost.eval_seconds, _answered(record)) for record in records]
+    answered = [cost.item_seconds for cost in costs if cost.item_seconds is not None]
     return Spent(
         trainable_parameters=_mean([cost.trainable_parameters for cost in costs]),
         total_parameters=_mean([cost.total_parameters for cost in costs]),
         adapter_bytes=_mean([cost.adapter_bytes for cost in costs]),
         peak_bytes=_mean([cost.peak_bytes for cost in costs]),
-        seconds=_seconds(evidence, records),
+        seconds=_seconds(evidence, records, sum(record.cost.seconds for record in shared)),
         tokens=_mean([_tokens(record) for record in records]),
         step_seconds=_mean(steps) if (steps := [s for r in records if (s := step_seconds(r)) is not None]) else None,
-        trials=_mean([len(run.trials) for run in evidence.runs if run.ok])
-        if records[0].config.schedule.steps
-        else None,
+        trials=_trials(evidence, shared) if records[0].config.schedule.steps else None,
         prompt_tokens=_mean(prompts) if prompts else None,
-        item_seconds=_mean([s / n for s, n in answered if n]) if all(n for _, n in answered) else None,
+        item_seconds=_mean(answered) if answered else None,
         labels=float(evidence.labels) if evidence.seeded else 0.0,
     )
 
@@ -77,15 +78,21 @@ def forgetting(evidence: Evidence) -> Measured | None:
     return measured(over_seeds(rises)) if len(rises) > 1 else Measured(float(rises[0]), n_seeds=1)
 
 
-def _seconds(evidence: Evidence, records: Sequence[RunRecord]) -> dict[str, float]:
+def _trials(evidence: Evidence, shared: Sequence[RunRecord]) -> float:
+    if shared:
+        return float(len({record.config.schedule.lr for record in shared}))
+    return _mean([len(run.trials) for run in evidence.runs if run.ok])
+
+
+def _seconds(evidence: Evidence, records: Sequence[RunRecord], shared: float) -> dict[str, float]:
     phases = {
         "train": [record.cost.train_seconds for record in records],
-        "eval": [record.cost.eval_seconds for record in records],
+        "eval": [record.cost.eval_seconds + _references(record) for record in records],
         "setup": [record.cost.setup_seconds for record in records],
         "pretraining": [record.stage.cost.seconds for record in records if record.stage],
         "teacher": [record.teaching.seconds for record in records if record.teaching],
         "tuning": [
-            sum(trial.cost.seconds for trial in run.trials if run.record and trial.digest != run.record.digest)
+            shared + sum(trial.cost.seconds for trial in run.trials if run.record and trial.digest != run.record.digest)
             for run in evidence.runs
             if run.ok
         ],
@@ -100,11 +107,9 @@ def _tokens(record: RunRecord) -> float:
     return record.cost.tokens + stage + (record.teaching.tokens if record.teaching else 0)
 
 
-def _answered(record: RunRecord) -> int:
-    """Rows that were evaluated: dev at every measurement and once more at the end, test and out-of-domain sets once."""
-    dev = record.evaluations["dev"].n if "dev" in record.evaluations else 0
-    times = len(record.curve.of("dev", record.metric)[0])
-    return dev * times + sum(evaluation.n for evaluation in record.evaluations.values())
+def _references(record: RunRecord) -> float:
+    """Seconds in which a teacher, and the model before it learned, answered the rows that are judged."""
+    return record.teaching.judged_seconds if record.teaching else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -19,7 +19,8 @@ from foretune.evaluation import best_of, front_probability, iqm, over_seeds, pro
 from foretune.records import RunRecord
 from foretune.records.verdict import Front, FrontPoint, Ranking, Summary, Tuning
 
-COSTS = ("peak_bytes", "seconds", "trainable_parameters")
+COSTS = ("peak_bytes", "seconds", "trainable_parameters", "item_seconds")
+"""What a score is set against; the last is where a method without training pays for its long prompt."""
 
 
 def summaries(
@@ -83,7 +84,10 @@ def fronts(sides: Mapping[Key, Side], methods: Sequence[str], task: str, shots: 
     scores = np.stack([sign * grouped(side.evidence.means()) for side in held])
     made = []
     for cost in COSTS:
-        spent = np.stack([grouped(_spent(side.evidence, cost)) for side in held])
+        figures = [_spent(side.evidence, cost) for side in held]
+        if any(figure is None for each in figures for figure in each.values()):
+            continue
+        spent = np.stack([grouped({s: f for s, f in each.items() if f is not None}) for each in figures])
         chances = front_probability(scores, spent, seed=0)
         points = tuple(
             FrontPoint(side.cell.method, side.cell.score, float(each.mean()), chance)
@@ -95,12 +99,13 @@ def fronts(sides: Mapping[Key, Side], methods: Sequence[str], task: str, shots: 
     return made
 
 
-def _spent(evidence: Evidence, cost: str) -> dict[Seed, float]:
+def _spent(evidence: Evidence, cost: str) -> dict[Seed, float | None]:
     return {run.seed: _figure(run.record, cost) for run in evidence.runs if run.ok and run.record is not None}
 
 
-def _figure(record: RunRecord, cost: str) -> float:
-    return learning_seconds(record) if cost == "seconds" else float(getattr(record.cost, cost))
+def _figure(record: RunRecord, cost: str) -> float | None:
+    figure: float | None = learning_seconds(record) if cost == "seconds" else getattr(record.cost, cost)
+    return None if figure is None else float(figure)
 
 
 def tuning(evidence: Evidence) -> Tuning | None:

@@ -90,6 +90,14 @@ class Cells:
             return None
         return chosen_rate(found)
 
+    def tuning(self, method: str, shots: int) -> list[RunRecord]:
+        """The runs on the tuning tasks that chose a method's rate; none where nothing is chosen there."""
+        protocol = self.plan.protocol
+        if not (protocol.tuning_tasks and protocol.method(method).trained):
+            return []
+        tried = self.plan.tuning_jobs(protocol.method(method), shots)
+        return [record for jobs in tried.values() for job in jobs if (record := self.record(job))]
+
     def outcome(self, cell: Cell) -> tuple[RunRecord | None, Sequence[RunRecord]]:
         """The run that a cell is judged by, and all its trials; None while one is missing."""
         jobs = self.trials(cell)

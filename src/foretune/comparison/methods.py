@@ -91,7 +91,7 @@ class Method:
         if not self.trained:
             return ()
         if self.lr:
-            return self.lr
+            return self.lr if trials > 1 else self.lr[:1]
         kind: type[Tuner] = find("tuner", self.tuner, TUNERS)
         if trials == 1:
             return (kind.lr,)

@@ -24,7 +24,7 @@ from foretune.recommenders.published import FROZEN_HEAD_LR, HEAD_LR
 from foretune.records import HeldTexts, ModelRef, Part, RunConfig, Schedule, Seeds, TaskRef
 from foretune.tasks import Draw, Task, draw
 from foretune.tasks.cut import cut
-from foretune.tasks.keys import hash64
+from foretune.tasks.keys import hash64, row_keys
 from foretune.training.floor_record import FLOORS
 
 HEAD = "head"
@@ -113,6 +113,21 @@ class Plan:
                 self.objective(method, task)
                 self.model(method, task)
                 self.config(method, Cell(method.name, task.name, self.protocol.shots[0], 0, 0), None)
+        self._require_tuned_apart()
+
+    def _require_tuned_apart(self) -> None:
+        """No row that judges may choose a rate, under whatever name its source goes."""
+        for spec in self.protocol.tuning_tasks:
+            seen = {key for table in self.task(spec.called).splits.values() for key in row_keys(table)}
+            for compared in self.protocol.tasks:
+                task = self.task(compared.called)
+                judging = (task.splits.get("test", task.splits["train"]), *task.ood.values())
+                shared = sum(key in seen for table in judging for key in row_keys(table))
+                if shared:
+                    raise UsageError(
+                        f"Rates may not be chosen on rows that judge, but {shared} rows of `{task.name}` stand in the "
+                        f"tuning task `{spec.called}` too. Take another tuning task."
+                    )
 
     def cells(self, method: str, task: str, shots: int) -> list[Cell]:
         """The runs of one cell of the tables, in the order of the seeds; one where no seed has a say."""
@@ -329,7 +344,7 @@ class Plan:
         """Without rows that nobody judges, and without a dev split that nobody reads: it would count as labels."""
         asked = self.protocol
         unread = not asked.dev_share and not asked.tuning_tasks and ALL_ROWS in asked.shots
-        return cut(task, asked.test_rows, ("dev",) if unread else ())
+        return cut(task, asked.test_rows, ("dev",) if unread else (), asked.test_fraction)
 
 
 def draw_rows(task: Task, ref: TaskRef, seed: int) -> Draw:

@@ -170,10 +170,10 @@ def _tuning(protocol: Protocol) -> None:
 def _tuned_apart(protocol: Protocol) -> None:
     if not protocol.tuning_seeds:
         raise UsageError("`tuning_tasks` need `tuning_seeds`, but there are none. Use `tuning_seeds: [100, 101]`.")
-    both = {task.source for task in protocol.tasks} & {task.source for task in protocol.tuning_tasks}
+    both = [t.source for t in protocol.tuning_tasks if any(_same(t.source, each.source) for each in protocol.tasks)]
     if both:
         raise UsageError(
-            f"Rates may not be chosen on a task that is compared, but `{sorted(both)[0]}` is among `tasks` and "
+            f"Rates may not be chosen on a task that is compared, but `{both[0]}` is among `tasks` and "
             "`tuning_tasks`. Take another one, or leave `tuning_tasks` out: then each run pays for its own dev rows."
         )
     seeds = set(protocol.data_seeds) & set(protocol.tuning_seeds)

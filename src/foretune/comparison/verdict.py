@@ -121,7 +121,7 @@ def _cell(
         score=score,
         over_seeds=over,
         floors=dict(below),
-        spent=spent(evidence),
+        spent=spent(evidence, cells.tuning(evidence.method, evidence.shots)),
         outside=tuple(outside(evidence, split, task) for split in sets(evidence)),
         forgetting=forgetting(evidence),
         constant=constant(judged),
@@ -211,7 +211,19 @@ def _notes(cells: Cells) -> tuple[str, ...]:
     prints = [
         f"{s.called}: rows with the fingerprint {plan.task(s.called).fingerprint[:12]}." for s in plan.protocol.tasks
     ]
+    if labels := _tuning_labels(cells):
+        rates.append(f"The tuning tasks took {labels:,} further labels, which no cell counts.")
     return tuple(dict.fromkeys((*said, *rates, *prints)))
+
+
+def _tuning_labels(cells: Cells) -> int:
+    """Labelled rows that the tuning tasks took, those of each draw once."""
+    protocol, found = cells.plan.protocol, {}
+    for method in protocol.methods:
+        for record in (r for shots in protocol.shots for r in cells.tuning(method.name, shots)):
+            if record.card is not None and record.sample is not None:
+                found[record.sample] = record.card.rows.get("train", 0) + record.card.rows.get("dev", 0)
+    return sum(found.values())
 
 
 def _about_tuning(cells: Cells, sides: Mapping[Key, Side]) -> tuple[str, ...]:

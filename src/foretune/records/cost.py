@@ -20,6 +20,7 @@ class Cost:
         flops: estimated floating-point operations of the training.
         prompt_tokens: tokens that the model reads to answer one example, on average: the price of a long prompt. None
             in records from before it was counted.
+        item_seconds: to answer one row, in batches, with nothing else in it. None in records from before it was timed.
     """
 
     train_seconds: float = 0.0
@@ -33,6 +34,7 @@ class Cost:
     adapter_bytes: int = 0
     flops: float = 0.0
     prompt_tokens: float | None = None
+    item_seconds: float | None = None
 
     @property
     def seconds(self) -> float:

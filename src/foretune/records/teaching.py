@@ -18,7 +18,8 @@ class Teaching:
         texts: unlabelled texts that were answered.
         left_out: texts that were not used because they repeat a row of a split.
         shown: row numbers of the demonstrations of each context, in order.
-        seconds, tokens: of the teacher's passes, over the texts and the splits that are judged, whenever they ran.
+        seconds, tokens: of the teacher's passes over the texts: what the student has to pay for, whenever it was.
+        judged_seconds, judged_tokens: of the passes over the splits that are judged, for the two references.
         reused: the answers were there from an earlier run; nothing was computed.
         with_context: split -> metric -> score of the teacher with its demonstrations, the mean over contexts: the
             reference above.
@@ -34,6 +35,8 @@ class Teaching:
     reused: bool = False
     with_context: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     without_context: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    judged_seconds: float = 0.0
+    judged_tokens: int = 0
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Teaching:

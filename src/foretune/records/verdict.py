@@ -60,7 +60,7 @@ class Spent:
         step_seconds: of one optimizer step, the first 5 left out.
         trials: of tuning, of each run; None where nothing is trained.
         prompt_tokens: that every prediction pays for its context; 0 without demonstrations.
-        item_seconds: of one prediction.
+        item_seconds: of one prediction, in batches.
         labels: consumed: training, dev and demonstrations, a teacher's included.
     """
 
@@ -297,7 +297,8 @@ class Front:
     """Score against a cost on one task, or on ``ALL``.
 
     Attributes:
-        cost: ``peak_bytes``, ``trainable_parameters`` or ``seconds``, which is ``Spent.learning_seconds``.
+        cost: ``peak_bytes``, ``trainable_parameters``, ``item_seconds`` or ``seconds``, which is
+            ``Spent.learning_seconds``.
     """
 
     task: str

@@ -180,9 +180,11 @@ def size(value: float) -> str:
 def seconds(value: float) -> str:
     """A duration.
 
-    >>> [seconds(v).replace(NBSP, " ") for v in (0.034, 4.25, 75, 7325)]
-    ['34 ms', '4.2 s', '1 min 15 s', '2 h 2 min']
+    >>> [seconds(v).replace(NBSP, " ") for v in (0.0021, 0.034, 4.25, 75, 7325)]
+    ['2.1 ms', '34 ms', '4.2 s', '1 min 15 s', '2 h 2 min']
     """
+    if 0 < value < 0.00995:
+        return f"{value * 1000:.1f}{NBSP}ms"
     if value < 0.9995:
         return f"{value * 1000:.0f}{NBSP}ms"
     if value < 59.95:

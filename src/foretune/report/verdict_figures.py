@@ -29,8 +29,12 @@ HALF = 168.0
 WIDE = frozenset("MWmw@%")
 FINE = (1, 1.5, 2, 3, 4, 5, 6, 8)
 TIMES = tuple(m * unit for unit in (1, 60, 3600) for m in (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40))
+PARTS = (1e-4, 1e-3, 1e-2, 1e-1)
 ROUND = {
-    "seconds": ((0.1, 0.3, *(m * unit for unit in (1, 60, 3600) for m in (1, 3, 10, 30))), (0.1, 0.2, 0.5, *TIMES)),
+    "seconds": (
+        (*(m * part for part in PARTS for m in (1, 3)), *(m * unit for unit in (1, 60, 3600) for m in (1, 3, 10, 30))),
+        (*(m * part for part in PARTS for m in (1, 2, 5)), *TIMES),
+    ),
     "other": tuple(tuple(m * 10.0**power for power in range(16) for m in steps) for steps in ((1, 3), FINE)),
 }
 """Where the axis of a cost may have a tick: few of them over a wide range, more over a narrow one."""

@@ -16,6 +16,7 @@ MOST_DIGITS = 4
 
 COSTS = {
     "seconds": ("training time", units.seconds),
+    "item_seconds": ("time of one prediction", units.seconds),
     "peak_bytes": ("peak memory", units.size),
     "adapter_bytes": ("size on disk", units.size),
     "trainable_parameters": ("trained parameters", units.large),

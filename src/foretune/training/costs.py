@@ -8,9 +8,12 @@ from foretune.training.prepare import Prepared
 from foretune.training.state import State
 
 
-def cost_of(run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory) -> Cost:
+def cost_of(
+    run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory, item_seconds: float | None = None
+) -> Cost:
     """The cost of ``run``: steps and dev by ``state``, everything else by ``watch``, without a teacher's passes."""
-    teacher = run.lessons.told.seconds if run.lessons and not run.lessons.told.reused else 0.0
+    told = run.lessons.told if run.lessons and not run.lessons.told.reused else None
+    teacher = told.seconds + told.judged_seconds if told else 0.0
     total = sum(p.numel() for p in run.engine.bare.parameters())
     trained = run.engine.tuner.size(run.engine.bare)
     read = next(run.encoded[split] for split in ("test", "dev", "train") if split in run.encoded)
@@ -26,4 +29,5 @@ def cost_of(run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory) -
         total_parameters=total,
         flops=training_flops(total - embedded, min(trained, total - embedded), state.tokens),
         prompt_tokens=float(read.sizes.mean()),
+        item_seconds=item_seconds,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +121,7 @@ def train(
             temperature=outcome.temperature,
             chosen_step=-state.best[2] if state.best else state.step,
             notes=(*note.record.notes, *_stopped_early(run, state), *outcome.notes),
-            cost=cost_of(run, state, watch, memory),
+            cost=cost_of(run, state, watch, memory, outcome.item_seconds),
             finished=_now(),
         )
         if folder and is_main():
@@ -143,7 +144,7 @@ def train(
 @dataclass(frozen=True)
 class Outcome:
     """The judged outputs: evaluations and raw outputs by split, gaps, the temperature fitted on dev, what the teacher
-    scores, and what a reader should know of these."""
+    scores, what a reader should know of these, and how long one row took to be answered."""
 
     evaluations: Mapping[str, Evaluation]
     outputs: Mapping[str, np.ndarray]
@@ -152,6 +153,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
     teaching: Teaching | None = None
     warnings: tuple[str, ...] = ()
+    item_seconds: float | None = None
 
 
 def judge_all(run: Prepared) -> Outcome:
@@ -160,7 +162,9 @@ def judge_all(run: Prepared) -> Outcome:
     Training may run in bf16; what is recorded must be what any other process finds with the saved weights.
     """
     schema, engine = run.task.schema, replace(run.engine, bf16=False)
-    outputs = {split: engine.answers(rows) for split, rows in run.encoded.items() if split != "train"}
+    answered, began = {split: rows for split, rows in run.encoded.items() if split != "train"}, time.perf_counter()
+    outputs = {split: engine.answers(rows) for split, rows in answered.items()}
+    taken, rows = time.perf_counter() - began, sum(map(len, answered.values()))
     temperature, notes = None, []
     if schema.kind in ("classification", "choice") and "dev" in outputs:
         temperature = fit_temperature(outputs["dev"], gold(run, "dev"))
@@ -175,7 +179,8 @@ def judge_all(run: Prepared) -> Outcome:
     )
     teaching = judge_teacher(run)
     said, raised = told(teaching, schema.metric, evaluations) if teaching else ((), ())
-    return Outcome(evaluations, outputs, gaps, temperature, (*notes, *said), teaching, raised)
+    each = taken / rows if rows else None
+    return Outcome(evaluations, outputs, gaps, temperature, (*notes, *said), teaching, raised, each)
 
 
 class _Note:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+FORMAT = 2
+"""Of the kept answers; in the first one the seconds of the references were among those of learning."""
+
 ROWS, TOKENS = 32, 8192
 """Texts and padded tokens of one pass: contexts are long."""
 
@@ -80,6 +83,7 @@ def ask(
             "splits": {name: digest_rows(table) for name, table in judged.items()},
             "tau": lesson.tau,
             "top": lesson.top,
+            "format": FORMAT,
         }
     )
     path = (folder or default_folder() / "teachers") / f"{key}.safetensors"
@@ -100,7 +104,7 @@ def _asked(
     device: torch.device,
     key: str,
 ) -> Lessons:
-    began, tokens = time.perf_counter(), 0
+    began, tokens, judged_tokens = time.perf_counter(), 0, 0
     ids: np.ndarray | None = None
     shares = np.zeros((len(lesson.table), 0), np.float32)
     for rows, logits, read in _passes(lesson.teachers, model, lesson.table, checkpoint, device):
@@ -111,6 +115,7 @@ def _asked(
         ids[rows], shares[rows] = best.cpu().numpy(), chance.cpu().numpy()
         tokens += read
     assert ids is not None
+    taught = time.perf_counter()
     answers: dict[str, dict[str, np.ndarray]] = {"with": {}, "without": {}}
     words = [answer[0] for answer in lesson.student.answers]
     for name, table in judged.items():
@@ -118,15 +123,17 @@ def _asked(
             scores = np.zeros((len(table), len(words)))
             for rows, logits, read in _passes(readers, model, table, checkpoint, device):
                 scores[rows] = mixed(logits)[:, words].log().double().cpu().numpy()
-                tokens += read
+                judged_tokens += read
             answers[side][name] = softmax(scores)
     told = Teaching(
         key,
         texts=len(lesson.table),
         left_out=lesson.left_out,
         shown=tuple(teacher.shown for teacher in lesson.teachers),
-        seconds=time.perf_counter() - began,
+        seconds=taught - began,
         tokens=tokens,
+        judged_seconds=time.perf_counter() - taught,
+        judged_tokens=judged_tokens,
     )
     return Lessons(told, Taught(ids, shares, np.ones(len(ids), bool)), answers["with"], answers["without"])
 
