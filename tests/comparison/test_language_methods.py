@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from foretune.comparison.harness import opened
 from foretune.comparison.verdict import judge
 from foretune.comparison.worker import work
+from foretune.errors import ForetuneError
 from foretune.testing import toys
 
 OPTIONS = {"pattern": "{text} {answer}", "words": {"good": "good", "bad": "bad"}}
@@ -28,6 +31,38 @@ def test_zero_shot_in_context_pattern_and_distillation_are_methods_by_name(proto
     assert found["zero-shot"].score.interval == "over test rows"
     assert found["icl"].spent.trainable_parameters == found["zero-shot"].spent.trainable_parameters == 0
     assert found["icl"].spent.prompt_tokens > 4 * found["pattern"].spent.prompt_tokens
+    assert any(
+        note.startswith("distillation on kind with 4 labels: the teacher with its demonstrations has accuracy")
+        for note in verdict.notes
+    )
     against = next(c for c in verdict.contrasts if (c.first, c.second) == ("zero-shot", "full"))
     assert against.difference.n_seeds == 2
     assert not any(flag.startswith("same_init") for cell in found.values() for flag in cell.flags)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "says"),
+    [
+        ("llama", {"pattern": "{text} {pair} {answer}"}, "one text"),
+        ("llama", {**OPTIONS, "words": {"good": "same", "bad": "same"}}, "same"),
+        ("llama", {**OPTIONS, "words": {"god": "good"}}, "`god`"),
+    ],
+)
+def test_what_cannot_answer_is_refused_before_other_methods_have_run(
+    protocol, tmp_path: Path, family: str, options: dict[str, object], says: str
+):
+    model = toys.checkpoint(tmp_path / family, family, max_position_embeddings=256)
+    asked = protocol(methods=["lora", {"name": "zero-shot", "objective_options": options}], model=str(model))
+    with pytest.raises(ForetuneError, match=says):
+        opened(asked, store=tmp_path / "store")
+    assert not list((tmp_path / "store").glob("*.jsonl"))
+
+
+def test_a_checkpoint_without_a_language_model_head_is_refused_before_other_methods_have_run(protocol, tmp_path: Path):
+    from transformers import AutoModel
+
+    bert = toys.checkpoint(tmp_path / "bert", "bert")
+    AutoModel.from_pretrained(bert).save_pretrained(bert)
+    asked = protocol(methods=["lora", "zero-shot"], model=str(bert))
+    with pytest.raises(ForetuneError, match="holds no language-model head"):
+        opened(asked, store=tmp_path / "store")

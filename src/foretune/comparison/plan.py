@@ -17,7 +17,7 @@ from foretune.comparison.methods import Method
 from foretune.comparison.protocol import ALL_ROWS, Protocol, TaskSpec
 from foretune.comparison.texts import Shelf
 from foretune.errors import UsageError
-from foretune.models import Checkpoint, open_checkpoint
+from foretune.models import Checkpoint, build, open_checkpoint
 from foretune.objectives import Objective, for_kind
 from foretune.objectives import make as make_objective
 from foretune.recommenders.published import FROZEN_HEAD_LR, HEAD_LR
@@ -79,6 +79,7 @@ class Plan:
     _opened: dict[str, Task] = field(default_factory=dict)
     _checkpoints: dict[tuple[str, bool], Checkpoint] = field(default_factory=dict)
     _rows: dict[tuple[str, int], int] = field(default_factory=dict)
+    _built: set[tuple[str, bool]] = field(default_factory=set)
 
     @cached_property
     def specs(self) -> dict[str, TaskSpec]:
@@ -113,7 +114,23 @@ class Plan:
                 self.objective(method, task)
                 self.model(method, task)
                 self.config(method, Cell(method.name, task.name, self.protocol.shots[0], 0, 0), None)
+                if self.objective(method, task).language:
+                    self._require_answerable(method, task)
         self._require_tuned_apart()
+
+    def _require_answerable(self, method: Method, task: Task) -> None:
+        """The language-model head is there, the pattern fits the rows, and words and demonstrations are sound: found
+        out on the first draw, before other methods have been paid for."""
+        checkpoint, key = self._checkpoint(task, language=True), (task.schema.kind, True)
+        objective = self.objective(method, task)
+        if key not in self._built:
+            build(checkpoint, objective.outputs(len(task.schema.labels)), objective.fresh_head)
+            self._built.add(key)
+        for shots in self.protocol.shots:
+            config = self.config(method, Cell(method.name, task.name, shots, *self.protocol.seeds[0]), None)
+            drawn = draw_rows(task, config.task, config.seeds.data)
+            tables = {"train": drawn.train, "test": drawn.test, **task.ood}
+            make_objective(config.objective).for_task(task.schema, tables, config.seeds, checkpoint)
 
     def _require_tuned_apart(self) -> None:
         """No row that judges may choose a rate, under whatever name its source goes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from foretune.comparison import across
@@ -19,7 +20,7 @@ from foretune.comparison.contrasts import Key, Side, compare
 from foretune.comparison.evidence import Evidence, estimate, gather, leaks, measure, measured, on_scale
 from foretune.comparison.flags import raised
 from foretune.comparison.outside import constant, outside, sets
-from foretune.comparison.plan import Plan
+from foretune.comparison.plan import FLOORS, Plan
 from foretune.records import RunRecord
 from foretune.records.verdict import CellResult, CellRun, Measured, MissingCell, Verdict
 
@@ -64,7 +65,13 @@ def judge(cells: Cells) -> Verdict:
         flags=_whole(cells),
         missing=missing(cells, names),
         shots_are=protocol.shots_are,
-        notes=(*_notes(cells), *_about_tuning(cells, sides), *_about_held(cells, sides)),
+        notes=(
+            *_notes(cells),
+            *_about_tuning(cells, sides),
+            *_about_held(cells, sides),
+            *_about_teachers(sides),
+            *_warnings(sides),
+        ),
     )
 
 
@@ -187,7 +194,18 @@ def missing(cells: Cells, names: Sequence[str]) -> tuple[MissingCell, ...]:
             )
             if absent:
                 found.append(MissingCell(name, task, shots, absent))
+        found += _without_floors(cells, task, shots)
     return tuple(found)
+
+
+def _without_floors(cells: Cells, task: str, shots: int) -> list[MissingCell]:
+    """The draws whose floors failed: the floors of a table are then those of the other draws."""
+    failed: dict[str, list[tuple[int, int]]] = {}
+    for seed in cells.plan.protocol.data_seeds:
+        record = cells.record(cells.plan.floors(task, shots, seed))
+        if record is not None and record.status != "ok":
+            failed.setdefault(record.error or record.status, []).append((seed, seed))
+    return [MissingCell(FLOORS, task, shots, tuple(seeds), reason) for reason, seeds in failed.items()]
 
 
 def _whole(cells: Cells) -> tuple[str, ...]:
@@ -251,3 +269,32 @@ def _about_held(cells: Cells, sides: Mapping[Key, Side]) -> tuple[str, ...]:
                 f"({found.tokens:,} predicted tokens), {found.before:.3f} nats per token without what was learned."
             )
     return tuple(said.values())
+
+
+def _about_teachers(sides: Mapping[Key, Side]) -> tuple[str, ...]:
+    """A student between its two references: its teacher with the context, and the same model untrained without one."""
+    said = []
+    for (method, task, shots), side in sides.items():
+        metric, found = side.evidence.metric, [r.record for r in side.evidence.runs if r.ok and r.record is not None]
+        told = [r.teaching for r in found if r.teaching and metric in r.teaching.with_context.get("test", {})]
+        if told:
+            above, below = (
+                fmean(references["test"][metric] for references in each)
+                for each in ([t.with_context for t in told], [t.without_context for t in told])
+            )
+            student = fmean(run.score(metric) for run in side.evidence.runs if run.ok)
+            said.append(
+                f"{method} on {task} with {shots or 'all'} labels: the teacher with its demonstrations has {metric} "
+                f"{above:.3f}, the untrained model without them {below:.3f}, the student {student:.3f}."
+            )
+    return tuple(said)
+
+
+def _warnings(sides: Mapping[Key, Side]) -> tuple[str, ...]:
+    """What runs warned of, once for each task, with the methods whose runs did."""
+    methods: dict[tuple[str, str], dict[str, None]] = {}
+    for (method, task, _), side in sides.items():
+        for run in side.evidence.runs:
+            for warning in run.record.warnings if run.record is not None else ():
+                methods.setdefault((task, warning), {})[method] = None
+    return tuple(f"{task}: {warning} ({', '.join(names)})" for (task, warning), names in methods.items())
