@@ -222,6 +222,19 @@ def test_every_learner_is_paired_with_the_baselines_that_raced():
     assert any("portfolio, better on" in sentence for sentence in replay_tables.sentences(done))
 
 
+@pytest.mark.parametrize(("default", "who"), [(ADVICE, "the published default"), (None, "the first candidate")])
+def test_a_learner_that_leaves_it_to_the_default_everywhere_is_named_with_its_reason(default, who):
+    done = run_replay(
+        dataset(), protocol="leave-one-family-out", recommenders=["transfer", "portfolio"], default=default
+    )
+    said = [note for note in done.notes if note.startswith("transfer ")]
+    assert len(said) == 1
+    assert f"transfer ran nothing but {who} in any of its laps" in said[0]
+    assert "Earlier runs say nothing of this model" in said[0]
+    assert f"So {who} decides" in said[0]
+    assert not any(note.startswith("portfolio ") for note in done.notes)
+
+
 def test_rule_7_repeated_runs_measure_the_noise_and_stand_once_in_the_pool(done):
     deviation, configurations = done.noise
     assert configurations == 6 * 18

@@ -227,7 +227,7 @@ def run_replay(
         pairings,
         noise,
         unchanged,
-        (*notes, *left, *_judged_on_dev(held), *((NO_RANDOM,) if unit == "seconds" else ())),
+        (*notes, *left, *_abstained(held, laps), *_judged_on_dev(held), *((NO_RANDOM,) if unit == "seconds" else ())),
     )
 
 
@@ -288,6 +288,26 @@ def _is(name: str, recommenders: Sequence[str]) -> bool:
 
 def _rivals(laps: Mapping[str, Any]) -> list[str]:
     return [name for rival in RIVALS for name in laps if _is(name, (rival,)) and "shuffled" not in name]
+
+
+def _abstained(held: Sequence[Held], laps: Mapping[str, Sequence[Sequence[Lap]]]) -> tuple[str, ...]:
+    """A sentence on every recommender that left it to the default in each of its laps, as its evidence says."""
+    known = all(h.default is not None for h in held)
+    said = []
+    for name, rows in laps.items():
+        first = rows[0][0]
+        alone = all(
+            lap.trials <= 1 and set(lap.incumbents) <= {-1, h.default or 0} and " decides" in " ".join(lap.evidence)
+            for h, row in zip(held, rows, strict=True)
+            for lap in row
+        )
+        if alone and "shuffled" not in name:
+            said.append(
+                f"{name} ran nothing but {'the published default' if known else 'the first candidate'} in any of its "
+                f"laps, so its rows say nothing of what it learns. On `{held[0].task.name}` it said: "
+                f"{' '.join(first.evidence)}"
+            )
+    return tuple(said)
 
 
 def _judged(held: Sequence[Held], laps: Sequence[Sequence[Lap]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
