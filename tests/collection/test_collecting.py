@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from foretune.collection import CollectionPlan, collect
@@ -151,3 +153,29 @@ def test_a_collection_killed_twenty_times_ends_with_the_same_runs(plan, scores, 
     asked = plan(configs=12, steps=[10, 20])
     kill_workers("collection", asked, plan(configs=2, repeats=0), tmp_path, kills=20, seed=0)
     check_killed(asked, scores, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that kills")
+def test_a_run_whose_worker_is_killed_each_time_is_recorded_and_the_others_go_on(plan, tmp_path: Path):
+    asked = plan(configs=2, repeats=0, tuners=["lora"], steps=[4, 8])
+    asked = replace(asked, tasks=asked.tasks[:1])
+    begun: list[str] = []
+
+    def kill() -> None:
+        (worker,) = (c for c in psutil.Process().children() if "foretune.collection.worker" in c.cmdline())
+        worker.kill()
+
+    def watch(event: Any) -> None:
+        if event.event == "begin":
+            begun.append(event.tuner)
+            if event.tuner == FLOORS:
+                kill()
+
+    told = collect(asked, store=tmp_path, workers=1, watch=watch)
+    assert begun == [FLOORS] * 3 + ["lora"] * 2
+    assert told.statuses == {"failed": 1, "ok": 2}
+    runs = opened(asked, store=tmp_path)
+    errors = {record.error for record in runs.records() if record.status == "failed"}
+    assert errors == {"its worker died 3 times, as one does that takes more memory than there is"}
+    assert not runs.missing()

@@ -186,6 +186,55 @@ def test_in_a_race_for_seconds_dear_runs_buy_fewer_trials():
         run_replay(dataset(timed=False), recommenders=["random"], unit="seconds")
 
 
+def test_in_a_race_for_seconds_the_default_is_paid_for_by_its_own_seconds():
+    advice = {**ADVICE, "tuner": "full"}  # its runs take twice as long as the others
+    done = run_replay(dataset(), recommenders=["random"], unit="seconds", budgets=[1.0, 2.0], default=advice)
+    held, _ = held_out(dataset(), "leave-one-task-out", default=advice)
+    costs = [h.costs.time(h.default, 0, CELLS) / h.costs.full_run for h in held]
+    assert all(1 < cost <= 2 for cost in costs)
+    assert done.regrets[DEFAULT][:, 0, 0].tolist() == [1.0] * 6
+    assert done.regrets[DEFAULT][:, 0, 1].tolist() == [h.regrets[h.default] for h in held]
+    whole = run_replay(dataset(), recommenders=["random"], budgets=[1.0], default=advice)
+    assert whole.regrets[DEFAULT][:, 0, 0].tolist() == [h.regrets[h.default] for h in held]
+
+
+def test_in_a_race_for_seconds_random_search_in_expectation_has_no_row_and_it_is_said():
+    done = run_replay(dataset(), recommenders=["random", "portfolio"], unit="seconds", default=ADVICE)
+    assert RANDOM not in done.entries
+    assert {row.second for row in done.pairings} == {DEFAULT}
+    assert any("has no row in a race for seconds" in note for note in done.notes)
+
+
+def test_every_learner_is_paired_with_the_baselines_that_raced():
+    done = run_replay(
+        dataset(), recommenders=["bayesian", "portfolio", "halving:eta=4"], default=ADVICE, budgets=[1.0, 2.0]
+    )
+    pairs = {(row.first, row.second) for row in done.pairings}
+    assert {second for first, second in pairs if first == "bayesian"} == {DEFAULT, RANDOM, "portfolio", "halving:eta=4"}
+    assert {second for first, second in pairs if first == "portfolio"} == {DEFAULT, RANDOM}
+    row = next(r for r in done.pairings if (r.first, r.second, r.budget) == ("bayesian", "portfolio", 2.0))
+    differences = (done.regrets["bayesian"] - done.regrets["portfolio"])[:, 0, 1]
+    assert row.difference == pytest.approx(differences.mean())
+    assert row.low <= row.difference <= row.high
+    assert row.holm_p >= row.wilcoxon_p
+    table = replay_tables.against(done)
+    assert "bayesian minus portfolio" in {line[0] for line in table.rows}
+    assert any("portfolio, better on" in sentence for sentence in replay_tables.sentences(done))
+
+
+@pytest.mark.parametrize(("default", "who"), [(ADVICE, "the published default"), (None, "the first candidate")])
+def test_a_learner_that_leaves_it_to_the_default_everywhere_is_named_with_its_reason(default, who):
+    done = run_replay(
+        dataset(), protocol="leave-one-family-out", recommenders=["transfer", "portfolio"], default=default
+    )
+    said = [note for note in done.notes if note.startswith("transfer ")]
+    assert len(said) == 1
+    assert f"transfer ran nothing but {who} in any of its laps" in said[0]
+    assert "Earlier runs say nothing of this model" in said[0]
+    assert f"So {who} decides" in said[0]
+    assert not any(note.startswith("portfolio ") for note in done.notes)
+
+
 def test_rule_7_repeated_runs_measure_the_noise_and_stand_once_in_the_pool(done):
     deviation, configurations = done.noise
     assert configurations == 6 * 18

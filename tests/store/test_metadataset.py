@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from foretune.errors import DataError, UsageError
 from foretune.records import Line, MetaRun, MetaTask, ModelCard, RunCollection, TaskCard
+from foretune.records.sketch import packed
 from foretune.store.grouping import overlap, siblings
 from foretune.store.importers import read_peft_comparison, read_taskset
 from foretune.store.metadata import from_records
@@ -151,14 +152,33 @@ def test_check_9_a_copy_joins_the_groups_of_what_it_repeats():
     assert not siblings(tasks[0], tasks[1])
 
 
+def test_check_9_what_repeats_a_copy_of_the_task_is_left_out_with_it():
+    copy = task("copy", sketch=SKETCH[:60])
+    further, other = task("further", sketch=SKETCH[50:110]), task("other", sketch=SKETCH[120:180])
+    made = dataset([copy, further, other], [run("copy"), run("further"), run("other")])
+    mine = task("mine", sketch=SKETCH[:40])
+    assert not siblings(mine, further)
+    left, names = made.without(mine)
+    assert (names, left.run_ids) == (("copy", "further"), ("other/0",))
+
+
+@pytest.mark.parametrize("kept", [128, 4096])
+def test_check_9_a_sketch_of_an_old_store_is_compared_with_a_new_one_where_both_are_complete(kept):
+    every = tuple(f"{n:012x}" for n in range(0, 60_000, 10))
+    stored, mine = packed(every[:kept]), packed(every[:2000])
+    assert overlap(stored, mine) == 1.0
+    assert overlap(stored, packed([f"{n:012x}" for n in range(5, 60_000, 10)])) == 0.0
+    assert overlap(stored, packed(every[kept:])) == 0.0
+
+
 @given(st.sets(st.integers(0, 10**6), min_size=300, max_size=300), st.integers(0, 300))
 def test_the_overlap_of_complete_sketches_is_the_share_of_the_smaller_set(numbers, shared):
     every = sorted(numbers)
     first, second = every[:150], every[150 - min(shared, 150) :]
-    hashes = [tuple(f"{n:012x}" for n in part) for part in (first, second)]
+    hashes = [packed(f"{n:012x}" for n in part) for part in (first, second)]
     common = len(set(first) & set(second))
     expected = common / 150 if common >= 2 else 0.0
-    assert overlap(*hashes, size=1000) == pytest.approx(expected)
+    assert overlap(*hashes) == pytest.approx(expected)
 
 
 def test_our_own_runs_become_a_task_per_rows_and_budget():

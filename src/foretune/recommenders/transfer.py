@@ -116,7 +116,8 @@ class Transfer(Recommender):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        return (self._decided[1],)
+        why = self._decided[1]
+        return (why if self.default is not None else why.replace("the published default", "the first candidate"),)
 
     @cached_property
     def _foresight(self) -> Foresight | None:

@@ -27,8 +27,8 @@ class TaskCard:
         features: further named numbers (``words_mean``, ``words_p95``, ``type_token_ratio``, ``gzip_ratio``, ...). What
             is not known is absent and not 0.
         version: the extractor's version; cards of different versions are not compared.
-        sketch: the smallest hashes of the source's normalised texts, by which copies of a task are found; see
-            ``tasks/sketch.py``.
+        sketch: the smallest hashes of the source's normalised texts, by which copies of a task are found, in the form
+            of ``records/sketch.py``.
     """
 
     name: str

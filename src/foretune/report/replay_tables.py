@@ -11,8 +11,9 @@ import math
 from pathlib import Path
 
 from foretune.comparison.replay.entries import DEFAULT
-from foretune.comparison.replay.run import FULL_SEEDS, RANDOM, Replay
+from foretune.comparison.replay.run import FULL_SEEDS, Replay
 from foretune.comparison.replay.standings import Pairing
+from foretune.comparison.replay.unraced import RANDOM
 from foretune.report import html, table_files, units
 from foretune.report.tables import Column, Table
 
@@ -187,7 +188,7 @@ def worst(replay: Replay) -> Table:
 
 
 def against(replay: Replay) -> Table:
-    """Every recommender against the default and against random search."""
+    """Every recommender against what needs no race, and against the baselines that raced."""
     rows = tuple(
         (
             f"{row.first} minus {row.second}",
@@ -275,7 +276,7 @@ def _against(row: Pairing) -> str:
     direction = "below" if row.difference < 0 else "above" if row.difference > 0 else "from"
     p = f"Wilcoxon p = {row.wilcoxon_p:.2g}, {row.holm_p:.2g} among all pairs, n = {row.n}"
     noise = " That is less than a seed alone does." if row.below_noise else ""
-    other = "random search in expectation" if row.second == RANDOM else f"the {row.second}"
+    other = {RANDOM: "random search in expectation", DEFAULT: "the default"}.get(row.second, row.second)
     return (
         f"At {_budget(row.budget)} {row.first} is {abs(row.difference):.3f} {direction} {other}, better on {row.wins} "
         f"and worse on {row.losses} ({p}).{noise}"

@@ -7,30 +7,31 @@ closed: where a copy links two tasks, all three belong together.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
 from foretune.records import MetaTask
+from foretune.records.sketch import complete_to, unpacked
 
 SHARED = 0.1
 FEWEST = 2
 """Texts in common below which two tasks are none: one line (``yes``) stands in many data sets."""
 
 
-def overlap(a: Sequence[str], b: Sequence[str], size: int = 128) -> float:
-    """The estimated share of the smaller set that the larger one holds, from their sketches in rising order.
+def overlap(a: Sequence[str], b: Sequence[str]) -> float:
+    """The estimated share of the smaller set that the larger one holds, from their sketches as records keep them.
 
-    Only hashes below the point up to which both sketches are complete are compared. A sketch of fewer than ``size``
-    hashes is complete throughout.
+    Only hashes below the point up to which both sketches are complete are compared, however long each of them is.
 
     >>> overlap(["01", "02", "03"], ["02", "03", "09"]), overlap([], ["01"])
     (0.6666666666666666, 0.0)
     """
-    if not a or not b:
-        return 0.0
-    ends = [hashes[-1] for hashes in (a, b) if len(hashes) >= size]
-    first, second = ({h for h in hashes if not ends or h <= min(ends)} for hashes in (a, b))
-    common = len(first & second)
+    first, second = unpacked(a), unpacked(b)
+    ends = [end for hashes in (first, second) if (end := complete_to(hashes)) is not None]
+    if ends:
+        first, second = (hashes[: bisect_right(hashes, min(ends))] for hashes in (first, second))
+    common = len(set(first).intersection(second))
     return common / min(len(first), len(second)) if common >= FEWEST else 0.0
 
 

@@ -109,8 +109,12 @@ class MetaDataset:
         )
 
     def without(self, task: MetaTask) -> tuple[MetaDataset, tuple[str, ...]]:
-        """The runs on other data than ``task``, and the names of the tasks that were left out as its copies."""
-        copies = [siblings(known, task) for known in self.tasks]
+        """The runs on other data than ``task``, and the names of the tasks that were left out.
+
+        Those are its copies, and the copies of these: they have one group key.
+        """
+        keys = {known.group_key for known in self.tasks if siblings(known, task)}
+        copies = [known.group_key in keys for known in self.tasks]
         left_out = tuple(known.name for known, copy in zip(self.tasks, copies, strict=True) if copy)
         return self.take(~np.array(copies, bool)[self.task]) if left_out else self, left_out
 

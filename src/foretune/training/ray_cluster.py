@@ -6,7 +6,7 @@ the driver alone writes the store. The driver holds the claim of every run under
 stay away from them. When it dies, Ray ends its workers, and what they had under way is run again by whoever is next.
 
 A worker is an actor with one thread, which keeps libraries, tasks and tokenizers in memory, as ``training.worker``
-does. One that dies is replaced, wherever the cluster has room, and its run is tried again, ``TRIES`` times in all.
+does. One that dies is replaced, wherever the cluster has room, and its run is tried again (``workers.TRIES``).
 """
 
 from __future__ import annotations
@@ -35,12 +35,8 @@ from foretune.errors import ForetuneError, Interrupted, ResourceError, StoreErro
 from foretune.records import RunRecord
 from foretune.store.claims import claim
 from foretune.store.upgrade import load_record
-from foretune.training.worker import GROWTH, PAUSE, now, resident
-from foretune.training.workers import BESIDE, PER_WEIGHT, Backend, Site, Told, Work
-
-TRIES = 3
-"""How often a run is tried whose workers die. Where so many runs in a row were given up, or so many workers for each
-that was asked for died before their first run, something else is to blame, and nothing more is tried."""
+from foretune.training.worker import GROWTH, PAUSE, resident
+from foretune.training.workers import BESIDE, PER_WEIGHT, Backend, Deaths, Site, Told, Work
 
 
 def on_ray(address: str = "auto") -> Backend:
@@ -197,18 +193,17 @@ class Driver:
     def __init__(
         self, ray: Any, work: Work[Any], tell: Callable[[Told], None], start: Callable[[], Any], count: int
     ) -> None:
-        self.ray, self.work, self.tell, self.start, self.count = ray, work, tell, start, count
+        self.ray, self.work, self.tell, self.start = ray, work, tell, start
+        self.deaths = Deaths(count)
         self.calls: dict[Any, Call] = {}
         self.idle: list[Any] = []
         self.waiting: deque[Any] = deque()
-        self.tried: dict[str, int] = {}
-        self.given_up = self.unopened = 0
         self.failed: ForetuneError | None = None
 
     def drive(self) -> ForetuneError | None:
         """Run what is missing until nothing is, or until no actor can go on: then why."""
         try:
-            for _ in range(self.count):
+            for _ in range(self.deaths.count):
                 self._begin()
             while self.calls or self.idle:
                 if self.idle and not self._hand_out():
@@ -264,7 +259,7 @@ class Driver:
                 self.ray.kill(call.actor)
                 return
             if call.job is not None:
-                self.given_up = self.unopened = 0
+                self.deaths.ended()
                 self._take(call.job, load_record(told["record"], f"the record of {call.job.digest}"), files)
             if told.get("grown"):
                 self.ray.kill(call.actor)
@@ -282,25 +277,17 @@ class Driver:
         """An actor died, or its node: another one takes its place, and its run is tried again."""
         self.ray.kill(call.actor)
         if call.job is None:
-            self.unopened += 1
+            self.deaths.unopened += 1
+        elif self.deaths.again(call.job):
+            self.waiting.appendleft(call.job)
         else:
-            self._again(call.job)
-        if self.given_up >= TRIES or self.unopened >= TRIES * self.count:
+            self._take(call.job, self.deaths.give_up(call.job))
+        if self.deaths.hopeless:
             raise ResourceError(
                 f"Workers on Ray die without ending a run: {_first_line(error)}. See whether every node has foretune "
                 "and memory enough. What is done is in the store: the same command goes on."
             )
         self._begin()
-
-    def _again(self, job: Any) -> None:
-        """Put a run back whose worker died, or give it up."""
-        self.tried[job.digest] = tried = self.tried.get(job.digest, 0) + 1
-        if tried < TRIES:
-            self.waiting.appendleft(job)
-            return
-        self.given_up += 1
-        reason = f"its worker died {TRIES} times, as one does that takes more memory than there is"
-        self._take(job, RunRecord(job.config, "failed", error=reason, finished=now()))
 
 
 def _drive(

@@ -2,7 +2,7 @@
 
 Every recommender meets every held-out task with every seed, from the same pool, with the same past and the same
 budget. Its incumbent is chosen on dev and judged on test. Beside them stand what needs no race: random search in exact
-expectation, and the published default.
+expectation, and the published default (``unraced``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from foretune.comparison.replay.pace import Ahead
 from foretune.comparison.replay.pools import Held, Published, held_out, noise_floor
 from foretune.comparison.replay.race import UNITS, Lap
 from foretune.comparison.replay.standings import Pairing, Standing, adjusted, by_group, pairing, standing
+from foretune.comparison.replay.unraced import RANDOM, unraced
 from foretune.errors import DataError, UsageError
-from foretune.evaluation.regret import expected_at_random
 from foretune.registry import did_you_mean
 from foretune.store.metadataset import CELLS, MetaDataset
 
@@ -34,7 +34,13 @@ SEEDS, FULL_SEEDS = 1, 5
 """Of a first look, and of the full protocol."""
 
 BASELINES = ("random", "halving", "mean-table", "portfolio")
-RANDOM = "random (exact)"
+RIVALS = ("portfolio", "mean-table", "halving")
+"""Baselines that every other recommender is held against where both raced."""
+
+NO_RANDOM = (
+    "Random search in expectation counts whole runs, whatever they took, so it has no row in a race for seconds: let "
+    "`random` race."
+)
 PUBLISHED = "published"
 """What settings say of a default that is told task by task."""
 
@@ -185,7 +191,7 @@ def run_replay(
     unchanged = _unchanged(entries, laps)
     shown = [e.name for e in entries if replace(e, control="").name not in unchanged.get(e.control, ())]
     laps = {name: laps[name] for name in shown}
-    regrets, raw = _still(held, wanted)
+    regrets, raw = unraced(held, wanted, unit)
     best = dict(regrets)
     for name, rows_ in laps.items():
         regrets[name], raw[name], best[name] = _judged(held, rows_)
@@ -203,22 +209,7 @@ def run_replay(
         for name in regrets
         for at, budget in enumerate(wanted)
     )
-    pairings = adjusted(
-        [
-            pairing(
-                (name, other),
-                budget,
-                regrets[name][..., at].mean(axis=1),
-                regrets[other][..., at].mean(axis=1),
-                groups,
-                noise[0] if noise else None,
-            )
-            for name in laps
-            for other in (DEFAULT, RANDOM)
-            if other in regrets
-            for at, budget in enumerate(wanted)
-        ]
-    )
+    pairings = _pairings(laps, regrets, wanted, groups, noise[0] if noise else None)
     settings = {
         "collection": collection, "protocol": protocol, "recommenders": list(recommenders), "budgets": list(wanted),
         "unit": unit, "seeds": seeds, "unseen": unseen, "split": split, "learn_from": learn_from,
@@ -236,7 +227,7 @@ def run_replay(
         pairings,
         noise,
         unchanged,
-        (*notes, *left, *_judged_on_dev(held)),
+        (*notes, *left, *_abstained(held, laps), *_judged_on_dev(held), *((NO_RANDOM,) if unit == "seconds" else ())),
     )
 
 
@@ -262,28 +253,61 @@ def _require_seconds(held: Sequence[Held], unit: str) -> None:
         )
 
 
-def _still(held: Sequence[Held], budgets: Sequence[float]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Normalised and raw regret of what needs no race: the default where it is known, and random search exactly.
+def _pairings(
+    laps: Mapping[str, Any],
+    regrets: Mapping[str, np.ndarray],
+    budgets: Sequence[float],
+    groups: Sequence[str],
+    noise: float | None,
+) -> tuple[Pairing, ...]:
+    """Every entry that raced against those that did not, and everyone's own recommender against the baselines too."""
+    pairs = [(name, other) for name in laps for other in (DEFAULT, RANDOM) if other in regrets]
+    pairs += [
+        (name, other) for name in laps if not _is(name, BASELINES) and "shuffled" not in name for other in _rivals(laps)
+    ]
+    return adjusted(
+        [
+            pairing(
+                (name, other),
+                budget,
+                regrets[name][..., at].mean(axis=1),
+                regrets[other][..., at].mean(axis=1),
+                groups,
+                noise,
+            )
+            for name, other in pairs
+            for at, budget in enumerate(budgets)
+        ]
+    )
 
-    Below one full run nothing was run, which counts as 1, and raw as the worst candidate.
-    """
-    regrets, raw = {}, {}
 
-    def table(of: Callable[[Held, np.ndarray, int], float], worst: Callable[[Held], float], scaled: bool) -> np.ndarray:
-        rows = [[of(h, h.regrets if scaled else h.raw, int(b)) if b >= 1 else worst(h) for b in budgets] for h in held]
-        return np.array(rows)[:, None, :]
+def _is(name: str, recommenders: Sequence[str]) -> bool:
+    """Whether an entry, whatever its options and its control, is one of these."""
+    return name.partition(",")[0].partition(":")[0] in recommenders
 
-    def first(h: Held, values: np.ndarray, k: int) -> float:
-        return float(values[h.default or 0])
 
-    def drawn(h: Held, values: np.ndarray, k: int) -> float:
-        return expected_at_random(values, h.preference, k)
+def _rivals(laps: Mapping[str, Any]) -> list[str]:
+    return [name for rival in RIVALS for name in laps if _is(name, (rival,)) and "shuffled" not in name]
 
-    for name, of in ((DEFAULT, first), (RANDOM, drawn)):
-        if name == RANDOM or all(h.default is not None for h in held):
-            regrets[name] = table(of, lambda h: 1.0, True)
-            raw[name] = table(of, lambda h: float(h.raw.max()), False)
-    return regrets, raw
+
+def _abstained(held: Sequence[Held], laps: Mapping[str, Sequence[Sequence[Lap]]]) -> tuple[str, ...]:
+    """A sentence on every recommender that left it to the default in each of its laps, as its evidence says."""
+    known = all(h.default is not None for h in held)
+    said = []
+    for name, rows in laps.items():
+        first = rows[0][0]
+        alone = all(
+            lap.trials <= 1 and set(lap.incumbents) <= {-1, h.default or 0} and " decides" in " ".join(lap.evidence)
+            for h, row in zip(held, rows, strict=True)
+            for lap in row
+        )
+        if alone and "shuffled" not in name:
+            said.append(
+                f"{name} ran nothing but {'the published default' if known else 'the first candidate'} in any of its "
+                f"laps, so its rows say nothing of what it learns. On `{held[0].task.name}` it said: "
+                f"{' '.join(first.evidence)}"
+            )
+    return tuple(said)
 
 
 def _judged(held: Sequence[Held], laps: Sequence[Sequence[Lap]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
