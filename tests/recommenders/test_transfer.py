@@ -215,6 +215,21 @@ def test_refit_learns_from_this_task_and_no_refit_does_not():
     assert fits[-1].count(NEW.name) == 2  # the new task beside an earlier one of the same name
 
 
+def test_a_refit_takes_no_part_of_a_run_for_a_whole_one():
+    fits = []
+
+    def keeping(past, seed=0, curves=False):
+        fits.append(past)
+        return earlier_runs.Oracle()
+
+    play(made(mode="grey-box", fit=keeping, refit=True, refit_every=0.5), 25)
+    for past in fits[1:]:
+        here = past.take(past.task == len(past.tasks) - 1)
+        assert np.array_equal(np.isfinite(here.score), np.isfinite(here.curves["score"][:, -1]))
+    early = fits[1].score[fits[1].task == len(fits[1].tasks) - 1]
+    assert np.isnan(early).all()
+
+
 def test_an_unknown_mode_is_answered():
     with pytest.raises(UsageError, match="one-shot, portfolio, grey-box"):
         made(mode="all-in")

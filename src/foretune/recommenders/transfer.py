@@ -157,6 +157,7 @@ class Transfer(Recommender):
             assert self.past is not None
             self._fitted_at = done
             here = self.view.take(np.repeat(np.flatnonzero(self.seen > 0), self.refit_weight))
+            here = replace(here, score=np.where(here.whole, here.score, np.nan))  # a part of a run has no final score
             self.__dict__["_foresight"] = self._fit(joined(self.past, here), self.seed)
 
     def _next_cell(self) -> Trial | None:
@@ -230,6 +231,8 @@ def joined(a: MetaDataset, b: MetaDataset) -> MetaDataset:
         curves={role: np.concatenate([a.curves[role], b.curves[role]]) for role in a.curves},
         start={role: np.concatenate([a.start[role], b.start[role]]) for role in a.start},
         seconds=np.concatenate([a.seconds, b.seconds]),
+        whole=np.concatenate([a.whole, b.whole]),
+        reached=np.concatenate([a.reached, b.reached]),
         score=np.concatenate([a.score, b.score]),
         test=np.concatenate([a.test, b.test]),
         cost={name: np.concatenate([each.cost.get(name, missing[id(each)]) for each in (a, b)]) for name in costs},

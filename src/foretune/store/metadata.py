@@ -6,6 +6,7 @@ scores go into lines of the split ``test``, which a replay reads and no surrogat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
@@ -147,13 +148,36 @@ def _task(record: RunRecord) -> MetaTask:
     )
 
 
+def _out_of_patience(record: RunRecord) -> bool:
+    """Whether training ended for want of a gain on dev, as its schedule says, and not because a clock ended it.
+
+    A record says so in a sentence for readers; the curve says it as well, and the same of every record.
+    """
+    patience, curve = record.config.schedule.patience, record.curve
+    if patience is None:
+        return False
+    score, loss = (
+        {p.step: p.value for p in curve if (p.split, p.metric) == ("dev", m)} for m in (record.metric, "loss")
+    )
+    keys = [(_or_worst(score[step]), _or_worst(-loss.get(step, math.inf))) for step in sorted(score)]
+    return bool(keys) and len(keys) - 1 - keys.index(max(keys)) >= patience
+
+
+def _or_worst(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
+
+
 def _run(record: RunRecord) -> MetaRun:
+    """A run that a budget cut is ``stopped``, though its record is ``ok``: what was judged is not how it would end."""
     curve = record.curve
     lines = []
     for split, metric in curve.lines():
         points = [p for p in curve if (p.split, p.metric) == (split, metric)]
         columns = zip(*((p.step, p.value, p.seconds) for p in points), strict=True)
         lines.append(Line(split, metric, *(tuple(column) for column in columns)))
+    planned, done = max(record.config.schedule.steps, 1), max((record.steps_done, *(point.step for point in curve)))
+    cut = done < record.config.schedule.steps and not _out_of_patience(record)
+    status = "stopped" if record.status == "ok" and cut else record.status
     step = record.chosen_step if record.chosen_step is not None else record.steps_done
     for split, judged in record.evaluations.items():
         if split != "dev" and record.metric in judged.scores:
@@ -163,8 +187,9 @@ def _run(record: RunRecord) -> MetaRun:
         run_id=record.digest,
         task_id=task_id(record),
         config=own_config(record),
-        status=record.status,
-        max_steps=max(record.config.schedule.steps, 1),
+        status=status,
+        max_steps=planned,
+        steps_done=planned if done >= record.config.schedule.steps else done,
         lines=tuple(lines),
         seed=record.config.seeds.init,
         cost=cost,

@@ -43,7 +43,8 @@ class Ranker:
 
     @classmethod
     def fit(cls, past: MetaDataset, seed: int = 0, forests: int = FORESTS, trees: int = TREES) -> Ranker:
-        """Learn ranks within tasks from ``past``, failures included."""
+        """Learn ranks within tasks from the whole runs of ``past``, failures included."""
+        past = past.take(past.whole)
         encoder = Encoder.fit(past)
         columns, ranks = encoder.of(past), rank_within(past)
         return cls(encoder, [forest(columns, ranks, seed + number, trees) for number in range(forests)])
@@ -98,13 +99,16 @@ class ZeroShot(Surrogate):
 
 
 def rank_within(past: MetaDataset) -> np.ndarray:
-    """``(n,)`` share of the other runs of its task that a run beats, ties counted half; a failure beats none."""
+    """``(n,)`` share of the other runs of its task that a run beats, ties counted half; a failure beats none.
+
+    A run that is not whole has no rank, which is NaN, and nobody's rank depends on it.
+    """
     from scipy.stats import rankdata
 
     value = np.where(past.succeeded, past.sign * np.nan_to_num(past.score), -np.inf)
-    ranks = np.full(len(past), 0.5)
+    ranks = np.where(past.whole, 0.5, np.nan)
     for place in range(len(past.tasks)):
-        mine = past.task == place
+        mine = (past.task == place) & past.whole
         if (number := mine.sum()) > 1:
             ranks[mine] = (rankdata(value[mine]) - 1) / (number - 1)
     return ranks
