@@ -69,8 +69,10 @@ def widened(told: Forecasts, past: MetaDataset, task: MetaTask) -> Forecasts:
 
 
 def possible(told: Forecasts, metric: str) -> Forecasts:
-    """``told`` with scores and intervals within the range of ``metric``, so that ``low <= mean <= high`` still holds; the
-    order is left alone, and so is everything of a metric that foretune does not have."""
+    """``told`` with scores and intervals within the range of ``metric``, so that ``low <= mean <= high`` still holds.
+
+    The order is left alone, and so is everything of a metric that foretune does not have.
+    """
     if metric not in METRICS:
         return told
     ends = METRICS[metric].low, METRICS[metric].high
