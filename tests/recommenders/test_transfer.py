@@ -98,6 +98,45 @@ def test_an_objective_that_was_never_run_is_outside():
     assert "objective=pattern" in made(pool=strange).evidence[0]
 
 
+def stretched(places, steps=5_000):
+    """A pool in which the candidates at ``places`` run far longer than any earlier run did."""
+    pool = earlier_runs.pool_of(NEW, PAST, 30)
+    configs = list(pool.runs.configs)
+    for place in places:
+        configs[place] = {**configs[place], "steps": steps}
+    return replace(pool, runs=replace(pool.runs, configs=tuple(configs)))
+
+
+@pytest.mark.parametrize("mode", ["one-shot", "grey-box"])
+def test_what_runs_longer_than_any_earlier_run_is_not_ranked_and_it_is_said(mode):
+    best = made().ranking()[0]
+    assert best
+    recommender = made(pool=stretched([best]), mode=mode)
+    assert best not in recommender.ranking()
+    assert recommender.ask().place != best
+    steps = [config["steps"] for config in PAST.configs]
+    assert f"steps {min(steps)} to {max(steps)}" in recommender.evidence[1]
+    assert "of `bert` models" in recommender.evidence[1]
+
+
+def test_the_default_stays_however_long_it_runs():
+    assert 0 in made(pool=stretched([0])).ranking()
+
+
+def test_lengths_that_the_user_chose_for_all_leave_nothing_out():
+    usual = made(pool=stretched([]))
+    assert made(pool=stretched(range(30))).ranking() == usual.ranking()
+
+
+def test_a_longer_run_that_was_cut_shows_nothing_of_its_length():
+    best = made().ranking()[0]
+    whole = np.arange(len(PAST)) > 0
+    configs = ({**PAST.configs[0], "steps": 5_000}, *PAST.configs[1:])
+    long, cut = (replace(PAST, configs=configs, whole=done) for done in (np.ones(len(PAST), bool), whole))
+    assert best in made(past=long, pool=stretched([best])).ranking()
+    assert best not in made(past=cut, pool=stretched([best])).ranking()
+
+
 def test_a_ranking_that_failed_on_tasks_left_out_does_not_decide():
     recommender = made(fit=earlier_runs.oracle(spearman=0.29))
     assert recommender.rule == "portfolio"

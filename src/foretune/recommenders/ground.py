@@ -108,6 +108,36 @@ def strange(encoder: Encoder, pool: MetaDataset) -> np.ndarray:
     )
 
 
+@dataclass(frozen=True)
+class Span:
+    """The values of a numeric setting in earlier runs, and ``(n,)`` the candidates beyond them."""
+
+    name: str
+    low: float
+    high: float
+    beyond: np.ndarray
+
+
+def overstretched(past: MetaDataset, pool: MetaDataset) -> tuple[Span, ...]:
+    """The numeric settings in which some candidates lie beyond every whole run of a model of this family.
+
+    Trees answer for 2,000 steps what they learned of the longest run: as much as a guess, at five times the price. A
+    setting in which all candidates lie beyond was chosen by the user, and is none.
+    """
+    runs = np.flatnonzero(past.whole & (past.families == pool.tasks[0].family))
+    found = []
+    for name in dict.fromkeys(name for config in pool.configs for name in config):
+        known = [value for place in runs if type(value := past.configs[place].get(name)) in (int, float)]
+        if not known:
+            continue
+        low, high = float(min(known)), float(max(known))
+        values = [config.get(name) for config in pool.configs]
+        beyond = np.array([type(value) in (int, float) and not low <= value <= high for value in values])
+        if beyond.any() and not beyond.all():
+            found.append(Span(name, low, high, beyond))
+    return tuple(found)
+
+
 def oversized(tasks: Sequence[MetaTask], task: MetaTask) -> list[str]:
     """The ``SIZES`` of ``task`` beyond those of ``tasks``, by logarithm; where all are alike, by a factor of ``ALIKE``.
 

@@ -27,7 +27,7 @@ import numpy as np
 from foretune.errors import DataError, UsageError
 from foretune.recommenders.base import Observation, Recommender, Trial
 from foretune.recommenders.foresight import Forecasts, Foresight, foresee
-from foretune.recommenders.ground import ground, strange
+from foretune.recommenders.ground import Span, ground, overstretched, strange
 from foretune.recommenders.known import known_regrets
 from foretune.recommenders.portfolio import greedy
 from foretune.store.metadataset import CELLS, MetaDataset
@@ -116,7 +116,20 @@ class Transfer(Recommender):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        return (self._decided[1],)
+        said = self._left_out if self.rule == "surrogate" else ""
+        return (self._decided[1], said) if said else (self._decided[1],)
+
+    @property
+    def _left_out(self) -> str:
+        """How many candidates are not ranked for their numbers, in a sentence; empty where there are none."""
+        if not self._beyond.any():
+            return ""
+        spans = ", ".join(f"{span.name} {span.low:g} to {span.high:g}" for span in self._overstretched)
+        family = self.view.tasks[0].family
+        return (
+            f"Of {len(self.view):,} candidates {self._beyond.sum():,} are not ranked: they lie beyond what the earlier "
+            f"runs {f'of `{family}` models ' if family else ''}hold ({spans})."
+        )
 
     @cached_property
     def _foresight(self) -> Foresight | None:
@@ -140,9 +153,23 @@ class Transfer(Recommender):
 
     @cached_property
     def _strange(self) -> np.ndarray:
-        """``(n,)`` candidates with a setting that no earlier run had: nothing is known of them."""
+        """``(n,)`` candidates with a word that no earlier run had, or a number beyond those of all: nothing is known
+        of them."""
         assert self.past is not None
-        return strange(Encoder.fit(self.past), self.view)
+        found: np.ndarray = strange(Encoder.fit(self.past), self.view) | self._beyond
+        return found
+
+    @cached_property
+    def _beyond(self) -> np.ndarray:
+        """``(n,)`` candidates with a number beyond those of all earlier runs; the default is none, whatever it has."""
+        found = np.logical_or.reduce([np.zeros(len(self.view), bool), *(each.beyond for each in self._overstretched)])
+        if self.default is not None:
+            found[self.default] = False
+        return found
+
+    @cached_property
+    def _overstretched(self) -> tuple[Span, ...]:
+        return () if self.past is None else overstretched(self.past, self.view)
 
     def ask(self) -> Trial | None:
         if self.rule == "surrogate" and self.mode == "grey-box":
