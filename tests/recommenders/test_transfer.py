@@ -202,9 +202,19 @@ def test_a_word_that_no_earlier_run_had_is_not_recommended():
 
 
 def test_portfolio_asks_for_what_did_well_elsewhere_first():
-    recommender = made(mode="portfolio")
-    known = list(recommender.known)
-    assert [trial.place for trial in play(recommender, len(known))] == known
+    recommender, ranking = made(mode="portfolio"), made().ranking()
+    first = [place for place in recommender.known if place in ranking]
+    assert 1 < len(first) < len(recommender.known)
+    rest = [place for place in ranking if place not in first]
+    assert [trial.place for trial in play(recommender, len(ranking))] == [*first, *rest]
+
+
+def test_what_did_well_elsewhere_is_not_tried_where_it_is_expected_to_fail():
+    fails = earlier_runs.oracle(fails=("lora",))
+    recommender = made(mode="portfolio", fit=fails)
+    asked = {recommender.view.configs[trial.place]["tuner"] for trial in play(recommender, 30) if trial.place}
+    assert any(recommender.view.configs[place]["tuner"] == "lora" for place in recommender.known)
+    assert "lora" not in asked
 
 
 def test_grey_box_goes_in_tenths_and_ends():

@@ -75,9 +75,7 @@ class Planner:
         if recommender.rule == "default":
             best, sources = published(situation)
             return Plan((replace(best, origin=DEFAULT),), Default.name, (*sources, *recommender.evidence))
-        ranking = self._affordable(recommender.ranking(), pool, situation)
-        if self.mode == "portfolio":
-            ranking = list(dict.fromkeys((*(p for p in pool.known if p in ranking), *ranking)))
+        ranking = self._affordable(recommender.in_turn(), pool, situation)
         shown = ranking[:RANKED]
         if 0 in ranking and 0 not in shown:
             shown = [*shown[:-1], 0]

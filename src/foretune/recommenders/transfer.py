@@ -5,7 +5,7 @@ on this task; what is seen of this task enters as their input. Three ways of usi
 
 - ``one-shot``: candidates in the order of what each is worth. A run that fails is worth as much as the worst candidate,
   so a candidate is worth ``(order - worst order) * (1 - P(fails))``.
-- ``portfolio``: what did well elsewhere, greedily, each run in full; then as ``one-shot``.
+- ``portfolio``: what did well elsewhere and may be recommended here, greedily, each run in full; then as ``one-shot``.
 - ``grey-box``: a tenth of a run at a time, of the candidate with the largest expected improvement over the best score
   seen, times its chance not to fail, per second of that tenth (Quick-Tune, Arango et al. 2024; incremental and not
   total seconds).
@@ -151,6 +151,12 @@ class Transfer(Recommender):
         assert told is not None
         return ranked(told, self.view.tasks[0].sign, self.default, self._strange)
 
+    def in_turn(self) -> list[int]:
+        """The ranking; in the mode ``portfolio`` with what did well elsewhere first, if it may be recommended."""
+        ranking = self.ranking()
+        first = [place for place in self.known if place in ranking] if self.mode == "portfolio" else []
+        return list(dict.fromkeys((*first, *ranking)))
+
     @cached_property
     def _strange(self) -> np.ndarray:
         """``(n,)`` candidates with a word that no earlier run had, or a number beyond those of all: nothing is known
@@ -174,8 +180,7 @@ class Transfer(Recommender):
     def ask(self) -> Trial | None:
         if self.rule == "surrogate" and self.mode == "grey-box":
             return self._next_cell()
-        first = list(self.known) if self.mode == "portfolio" and self.rule != "default" else []
-        return next((Trial(place) for place in (*first, *self.ranking()) if not self.over[place]), None)
+        return next((Trial(place) for place in self.in_turn() if not self.over[place]), None)
 
     def tell(self, observation: Observation) -> None:
         super().tell(observation)
