@@ -9,7 +9,9 @@ import pytest
 from foretune.errors import DataError, UsageError
 from foretune.recommenders import Observation, Transfer, Trial
 from foretune.recommenders.transfer import improvement
-from foretune.store.metadataset import CELLS
+from foretune.records import Line, MetaRun, MetaTask, ModelCard, RunCollection
+from foretune.store.metadataset import CELLS, metadataset
+from foretune.surrogates import ZeroShot
 
 NEW = earlier_runs.task(2, rows=90)
 NEW = replace(NEW, task_id="new", group_key="new")
@@ -155,6 +157,43 @@ def test_what_cannot_be_learned_is_said():
     recommender = made(fit=nothing)
     assert recommender.rule == "portfolio"
     assert "Too little." in recommender.evidence[0]
+
+
+def alike(tasks=4, repeats=6):
+    """Runs of one configuration on tasks of which nothing is known: they differ in their seeds alone."""
+    about = tuple(MetaTask(f"t{n}", f"t{n}", f"g{n}", "accuracy", model=ModelCard("m", "bert")) for n in range(tasks))
+    steps = tuple(range(1, CELLS + 1))
+    runs = tuple(
+        MetaRun(
+            f"{of.name}/{seed}",
+            of.task_id,
+            {"lr": 0.1},
+            "ok",
+            CELLS,
+            (Line("dev", "accuracy", steps, tuple(0.05 * step + 0.01 * seed for step in steps)),),
+            seed,
+        )
+        for of in about
+        for seed in range(repeats)
+    )
+    return RunCollection("alike", about, runs)
+
+
+@pytest.mark.parametrize("mode", ["one-shot", "portfolio", "grey-box"])
+def test_a_past_in_which_nothing_varies_and_a_pool_of_one_have_an_answer(mode):
+    new = MetaTask("new", "new", "g new", "accuracy", model=ModelCard("m", "bert"))
+    only = metadataset([RunCollection("pool", (new,), (MetaRun("0", "new", {"lr": 0.1}, "stopped", CELLS),))])
+    recommender = Transfer(only, metadataset([alike()]), default=0, mode=mode)
+    assert recommender.ask() == Trial(0, CELLS)
+    assert recommender.rule == "portfolio"
+    assert "a Spearman correlation of 0.00 only" in recommender.evidence[0]
+
+
+def test_a_forest_says_that_there_is_nothing_to_learn_from():
+    with pytest.raises(
+        DataError, match=r"settings or features that vary, but all 24 runs are alike.*Keep runs of other"
+    ):
+        ZeroShot().fit(metadataset([alike()]))
 
 
 def test_without_anything_known_here_the_fall_is_to_the_default():

@@ -16,6 +16,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
+from foretune.errors import DataError
 from foretune.store.metadataset import MetaDataset
 from foretune.surrogates import conformal
 from foretune.surrogates.again import Again
@@ -43,7 +44,11 @@ class Ranker:
 
     @classmethod
     def fit(cls, past: MetaDataset, seed: int = 0, forests: int = FORESTS, trees: int = TREES) -> Ranker:
-        """Learn ranks within tasks from the whole runs of ``past``, failures included."""
+        """Learn ranks within tasks from the whole runs of ``past``, failures included.
+
+        Raises:
+            DataError: nothing that is known of them varies.
+        """
         past = past.take(past.whole)
         encoder = Encoder.fit(past)
         columns, ranks = encoder.of(past), rank_within(past)
@@ -117,7 +122,15 @@ def rank_within(past: MetaDataset) -> np.ndarray:
 def forest(columns: np.ndarray, target: np.ndarray, seed: int, trees: int) -> Any:
     """A fitted forest on ``columns`` ``(n, width)``; it predicts on one thread, for the sum of trees would otherwise
     depend on which thread ends first.
+
+    Raises:
+        DataError: there is no column: nothing that is known of the runs varies.
     """
+    if not columns.shape[1]:
+        raise DataError(
+            f"A forest learns from settings or features that vary, but all {len(target):,} runs are alike in both. "
+            "Keep runs of other pipelines, or runs on other tasks."
+        )
     from sklearn.ensemble import ExtraTreesRegressor
 
     if len(target) > MOST:
