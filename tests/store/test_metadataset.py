@@ -181,7 +181,9 @@ def test_the_overlap_of_complete_sketches_is_the_share_of_the_smaller_set(number
 
 
 def test_our_own_runs_become_a_task_per_rows_and_budget():
-    records = [toy_record(0), toy_record(1), toy_record(2, "oom"), toy_record(0, source="other.csv")]
+    one_draw = [toy_record(0), toy_record(1), toy_record(2, "oom")]
+    one_draw = [replace(r, config=replace(r.config, seeds=replace(r.config.seeds, data=0))) for r in one_draw]
+    records = [*one_draw, toy_record(0, source="other.csv")]
     made = from_records([*records, replace(records[0], status="running")])
     assert [r.status for r in made.runs] == ["ok", "oom", "ok"]
     made = from_records(records)

@@ -114,3 +114,33 @@ def test_a_run_of_no_steps_is_whole():
     record = cut(0, ())
     record = replace(record, config=replace(record.config, schedule=replace(record.config.schedule, steps=0)))
     assert learned(record).whole.tolist() == [True]
+
+
+def drawn(seed: int, sample: str | None):
+    """A run whose rows were drawn by ``seed``."""
+    return replace(toy_record(seed), sample=sample)
+
+
+def test_two_draws_of_one_file_are_two_tasks_of_one_group():
+    made = from_records([drawn(1, "aaaa"), drawn(2, "bbbb")])
+    assert len(made.tasks) == 2
+    assert len({task.group_key for task in made.tasks}) == 1
+
+
+def test_seeds_that_draw_the_same_rows_have_one_task():
+    assert len(from_records([drawn(1, "aaaa"), drawn(2, "aaaa")]).tasks) == 1
+
+
+def test_where_no_draw_was_kept_its_seed_stands_for_it():
+    first = toy_record(1)
+    again = replace(first, config=replace(first.config, seeds=replace(first.config.seeds, init=7)))
+    assert len(from_records([first, again]).tasks) == 1
+    assert len(from_records([first, toy_record(2)]).tasks) == 2
+
+
+def test_a_run_that_failed_before_its_draw_is_of_the_task_of_those_that_asked_for_the_same():
+    done = drawn(1, "aaaa")
+    failed = replace(toy_record(1, "failed"), config=replace(done.config, tuner=Part("ia3")), metric=done.metric)
+    made = from_records([failed, done])
+    assert len(made.tasks) == 1
+    assert made.tasks[0].features_version

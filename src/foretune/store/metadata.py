@@ -1,7 +1,9 @@
 """RunRecord -> MetaRun: our own runs in the form that surrogates learn from, beside those of other projects.
 
-A task is rows, label budget and model: runs that differ in tuner, objective, schedule or seed compete within it. Test
-scores go into lines of the split ``test``, which a replay reads and no surrogate.
+A task is the rows that were drawn, label budget and model: runs that differ in tuner, objective, schedule or in the
+other seeds compete within it. Two draws of 16 rows are two tasks of one group: the better of two runs on different
+rows may have had the easier ones. Test scores go into lines of the split ``test``, which a replay reads and no
+surrogate.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection
     another, and what the frozen model makes of a draw is measured once for each, with its floors.
     """
     latest = {record.digest: record for record in records}
-    over = [r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS]
+    over = _with_draws([r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS])
     runs = [record for record in over if not _idle(record)]
     tasks: dict[str, MetaTask] = {}
     for record in runs:
@@ -53,6 +55,17 @@ def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection
         if (known := tasks.get(found.task_id)) is not None:
             tasks[found.task_id] = _with(known, found)
     return RunCollection(name, tuple(tasks.values()), tuple(_run(record) for record in runs))
+
+
+def _with_draws(records: list[RunRecord]) -> list[RunRecord]:
+    """``records``, those that ended before their draw with that of another that asked for the same one."""
+    drawn = {_asked(record): record.sample for record in records if record.sample}
+    return [record if record.sample else replace(record, sample=drawn.get(_asked(record))) for record in records]
+
+
+def _asked(record: RunRecord) -> str:
+    """The budget and the seed that rows were drawn by, in one word."""
+    return digest([_budgeted(record), record.config.seeds.data])
 
 
 def _with(task: MetaTask, other: MetaTask) -> MetaTask:
@@ -70,7 +83,16 @@ def _idle(record: RunRecord) -> bool:
 
 
 def task_id(record: RunRecord) -> str:
-    """Rows, budget and model of a run, in one word."""
+    """Rows, budget, draw and model of a run, in one word.
+
+    The draw is the hash of its rows, so that seeds that draw the same ones have one task; where it was not kept, the
+    seed that drew it.
+    """
+    return digest([_budgeted(record), record.sample or record.config.seeds.data])
+
+
+def _budgeted(record: RunRecord) -> str:
+    """Rows to draw from, budget and model, in one word."""
     task, model = record.config.task, record.config.model
     rows = task.fingerprint or [task.source, task.dev, task.test]
     budget = [task.kind, record.metric, task.shots, task.dev_fraction, task.test_fraction]
