@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foretune.records import MetaTask
+from foretune.records import MetaTask, Value
 from foretune.store.metadataset import MetaDataset
 from foretune.surrogates import Encoder
 
@@ -127,15 +127,20 @@ def overstretched(past: MetaDataset, pool: MetaDataset) -> tuple[Span, ...]:
     runs = np.flatnonzero(past.whole & (past.families == pool.tasks[0].family))
     found = []
     for name in dict.fromkeys(name for config in pool.configs for name in config):
-        known = [value for place in runs if type(value := past.configs[place].get(name)) in (int, float)]
-        if not known:
+        known = _numbers(name, [past.configs[place] for place in runs])
+        if np.isnan(known).all():
             continue
-        low, high = float(min(known)), float(max(known))
-        values = [config.get(name) for config in pool.configs]
-        beyond = np.array([type(value) in (int, float) and not low <= value <= high for value in values])
+        low, high, values = float(np.nanmin(known)), float(np.nanmax(known)), _numbers(name, pool.configs)
+        beyond = (values < low) | (values > high)
         if beyond.any() and not beyond.all():
             found.append(Span(name, low, high, beyond))
     return tuple(found)
+
+
+def _numbers(name: str, configs: Sequence[Mapping[str, Value]]) -> np.ndarray:
+    """``(n,)`` the values of a setting, NaN where it is absent or no number."""
+    values = [config.get(name) for config in configs]
+    return np.array([float(v) if isinstance(v, int | float) and not isinstance(v, bool) else np.nan for v in values])
 
 
 def oversized(tasks: Sequence[MetaTask], task: MetaTask) -> list[str]:
