@@ -110,6 +110,7 @@ class Oracle:
     spearman: float = 0.9
     flat: bool = False
     numbers: bool = True
+    middle: float = 0.6
     cost: Seconds | None = SECONDS
     ground: str = "Known by heart."
     doubt: str = "It could not rank."
@@ -124,7 +125,7 @@ class Oracle:
     def of(self, pool, seen):
         gain = np.array([0.0 if self.flat else quality(config) for config in pool.configs])
         sign = pool.tasks[0].sign
-        mean = sign * (0.6 + gain) if self.numbers else np.full(len(gain), np.nan)
+        mean = sign * (self.middle + gain) if self.numbers else np.full(len(gain), np.nan)
         fails = np.array([0.9 if config["tuner"] in self.fails else 0.05 for config in pool.configs])
         return Forecasts(gain, mean, mean - 0.1, mean + 0.1, True, fails, np.full(len(gain), 1.0))
 

@@ -81,6 +81,16 @@ def test_an_interval_allows_for_a_dev_set_smaller_than_those_of_the_earlier_task
     assert "allows for a dev set smaller than theirs" in text(wider)
 
 
+@pytest.mark.parametrize(("middle", "rows"), [(1.02, 640), (1.02, 8), (-0.2, 640)])
+def test_no_score_is_foretold_that_the_metric_cannot_take_and_the_order_stays(middle, rows):
+    of = earlier_runs.situation(replace(NEW, rows={"train": 90, "dev": rows}))
+    usual, far = planner().plan(of), planner(middle=middle).plan(of)
+    for each in far.ranked:
+        low, high = each.interval
+        assert 0 <= low <= each.score <= high <= 1
+    assert [each.bare for each in far.ranked] == [each.bare for each in usual.ranked]
+
+
 def test_the_default_is_shown_even_when_it_is_far_behind():
     many = planner(size=200).plan(here())
     assert len(many.ranked) == RANKED

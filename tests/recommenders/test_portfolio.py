@@ -108,3 +108,14 @@ def test_random_search_has_an_order_of_its_seed_and_no_default_in_front():
     orders = [RandomSearch(blank(held.pool), default=4, seed=seed).order.tolist() for seed in (0, 0, 1)]
     assert orders[0] == orders[1] != orders[2]
     assert orders[0] == np.random.default_rng(0).permutation(20).tolist()
+
+
+def test_the_best_of_a_part_of_a_run_is_nobodys_regret():
+    held = toy_held()
+    past = held.past
+    whole = np.arange(len(past)) != np.flatnonzero(past.task == 0)[3]
+    lucky = replace(past, whole=whole, score=np.where(whole, past.score, np.nan))
+    regrets, _ = known_regrets(held.pool, lucky)
+    before, _ = known_regrets(held.pool, past.take(whole))
+    assert np.isnan(regrets).sum() == 1
+    assert np.array_equal(regrets, before, equal_nan=True)

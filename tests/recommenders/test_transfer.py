@@ -9,7 +9,9 @@ import pytest
 from foretune.errors import DataError, UsageError
 from foretune.recommenders import Observation, Transfer, Trial
 from foretune.recommenders.transfer import improvement
-from foretune.store.metadataset import CELLS
+from foretune.records import Line, MetaRun, MetaTask, ModelCard, RunCollection
+from foretune.store.metadataset import CELLS, metadataset
+from foretune.surrogates import ZeroShot
 
 NEW = earlier_runs.task(2, rows=90)
 NEW = replace(NEW, task_id="new", group_key="new")
@@ -98,6 +100,45 @@ def test_an_objective_that_was_never_run_is_outside():
     assert "objective=pattern" in made(pool=strange).evidence[0]
 
 
+def stretched(places, steps=5_000):
+    """A pool in which the candidates at ``places`` run far longer than any earlier run did."""
+    pool = earlier_runs.pool_of(NEW, PAST, 30)
+    configs = list(pool.runs.configs)
+    for place in places:
+        configs[place] = {**configs[place], "steps": steps}
+    return replace(pool, runs=replace(pool.runs, configs=tuple(configs)))
+
+
+@pytest.mark.parametrize("mode", ["one-shot", "grey-box"])
+def test_what_runs_longer_than_any_earlier_run_is_not_ranked_and_it_is_said(mode):
+    best = made().ranking()[0]
+    assert best
+    recommender = made(pool=stretched([best]), mode=mode)
+    assert best not in recommender.ranking()
+    assert recommender.ask().place != best
+    steps = [config["steps"] for config in PAST.configs]
+    assert f"steps {min(steps)} to {max(steps)}" in recommender.evidence[1]
+    assert "of `bert` models" in recommender.evidence[1]
+
+
+def test_the_default_stays_however_long_it_runs():
+    assert 0 in made(pool=stretched([0])).ranking()
+
+
+def test_lengths_that_the_user_chose_for_all_leave_nothing_out():
+    usual = made(pool=stretched([]))
+    assert made(pool=stretched(range(30))).ranking() == usual.ranking()
+
+
+def test_a_longer_run_that_was_cut_shows_nothing_of_its_length():
+    best = made().ranking()[0]
+    whole = np.arange(len(PAST)) > 0
+    configs = ({**PAST.configs[0], "steps": 5_000}, *PAST.configs[1:])
+    long, cut = (replace(PAST, configs=configs, whole=done) for done in (np.ones(len(PAST), bool), whole))
+    assert best in made(past=long, pool=stretched([best])).ranking()
+    assert best not in made(past=cut, pool=stretched([best])).ranking()
+
+
 def test_a_ranking_that_failed_on_tasks_left_out_does_not_decide():
     recommender = made(fit=earlier_runs.oracle(spearman=0.29))
     assert recommender.rule == "portfolio"
@@ -116,6 +157,43 @@ def test_what_cannot_be_learned_is_said():
     recommender = made(fit=nothing)
     assert recommender.rule == "portfolio"
     assert "Too little." in recommender.evidence[0]
+
+
+def alike(tasks=4, repeats=6):
+    """Runs of one configuration on tasks of which nothing is known: they differ in their seeds alone."""
+    about = tuple(MetaTask(f"t{n}", f"t{n}", f"g{n}", "accuracy", model=ModelCard("m", "bert")) for n in range(tasks))
+    steps = tuple(range(1, CELLS + 1))
+    runs = tuple(
+        MetaRun(
+            f"{of.name}/{seed}",
+            of.task_id,
+            {"lr": 0.1},
+            "ok",
+            CELLS,
+            (Line("dev", "accuracy", steps, tuple(0.05 * step + 0.01 * seed for step in steps)),),
+            seed,
+        )
+        for of in about
+        for seed in range(repeats)
+    )
+    return RunCollection("alike", about, runs)
+
+
+@pytest.mark.parametrize("mode", ["one-shot", "portfolio", "grey-box"])
+def test_a_past_in_which_nothing_varies_and_a_pool_of_one_have_an_answer(mode):
+    new = MetaTask("new", "new", "g new", "accuracy", model=ModelCard("m", "bert"))
+    only = metadataset([RunCollection("pool", (new,), (MetaRun("0", "new", {"lr": 0.1}, "stopped", CELLS),))])
+    recommender = Transfer(only, metadataset([alike()]), default=0, mode=mode)
+    assert recommender.ask() == Trial(0, CELLS)
+    assert recommender.rule == "portfolio"
+    assert "a Spearman correlation of 0.00 only" in recommender.evidence[0]
+
+
+def test_a_forest_says_that_there_is_nothing_to_learn_from():
+    with pytest.raises(
+        DataError, match=r"settings or features that vary, but all 24 runs are alike.*Keep runs of other"
+    ):
+        ZeroShot().fit(metadataset([alike()]))
 
 
 def test_without_anything_known_here_the_fall_is_to_the_default():
@@ -163,9 +241,19 @@ def test_a_word_that_no_earlier_run_had_is_not_recommended():
 
 
 def test_portfolio_asks_for_what_did_well_elsewhere_first():
-    recommender = made(mode="portfolio")
-    known = list(recommender.known)
-    assert [trial.place for trial in play(recommender, len(known))] == known
+    recommender, ranking = made(mode="portfolio"), made().ranking()
+    first = [place for place in recommender.known if place in ranking]
+    assert 1 < len(first) < len(recommender.known)
+    rest = [place for place in ranking if place not in first]
+    assert [trial.place for trial in play(recommender, len(ranking))] == [*first, *rest]
+
+
+def test_what_did_well_elsewhere_is_not_tried_where_it_is_expected_to_fail():
+    fails = earlier_runs.oracle(fails=("lora",))
+    recommender = made(mode="portfolio", fit=fails)
+    asked = {recommender.view.configs[trial.place]["tuner"] for trial in play(recommender, 30) if trial.place}
+    assert any(recommender.view.configs[place]["tuner"] == "lora" for place in recommender.known)
+    assert "lora" not in asked
 
 
 def test_grey_box_goes_in_tenths_and_ends():
@@ -213,6 +301,21 @@ def test_refit_learns_from_this_task_and_no_refit_does_not():
     play(made(mode="grey-box", fit=counting, refit=True, refit_every=1.0), 25)
     assert len(fits) > 2
     assert fits[-1].count(NEW.name) == 2  # the new task beside an earlier one of the same name
+
+
+def test_a_refit_takes_no_part_of_a_run_for_a_whole_one():
+    fits = []
+
+    def keeping(past, seed=0, curves=False):
+        fits.append(past)
+        return earlier_runs.Oracle()
+
+    play(made(mode="grey-box", fit=keeping, refit=True, refit_every=0.5), 25)
+    for past in fits[1:]:
+        here = past.take(past.task == len(past.tasks) - 1)
+        assert np.array_equal(np.isfinite(here.score), np.isfinite(here.curves["score"][:, -1]))
+    early = fits[1].score[fits[1].task == len(fits[1].tasks) - 1]
+    assert np.isnan(early).all()
 
 
 def test_an_unknown_mode_is_answered():

@@ -8,11 +8,12 @@ import sys
 from dataclasses import replace
 
 import pytest
+from pyarrow import parquet
 
 from foretune.errors import StoreError
 from foretune.records import RunCollection
 from foretune.store import JournalStore
-from foretune.store.collections import TABLES, keep, kept, read_collection, write_collection
+from foretune.store.collections import TABLES, content_digest, keep, kept, read_collection, write_collection
 from foretune.store.importers import read_peft_comparison, read_taskset
 from foretune.testing.foreign import peft, taskset
 
@@ -35,6 +36,17 @@ def test_what_was_written_is_read_bit_for_bit(made, tmp_path):
     again = read_collection(tmp_path / "out")
     assert same(again, made)
     assert math.isinf(again.runs[3].line("test", "loss").values[-1])
+
+
+def test_how_far_a_run_was_run_is_written_and_tables_from_before_that_are_read(made, tmp_path):
+    first = replace(made.runs[0], steps_done=7)
+    told = replace(made, runs=(first, *made.runs[1:]))
+    write_collection(tmp_path / "out", told)
+    assert [run.steps_done for run in read_collection(tmp_path / "out").runs[:2]] == [7, None]
+    assert content_digest(told) != content_digest(made)
+    runs = parquet.read_table(tmp_path / "out" / "runs.parquet")
+    parquet.write_table(runs.drop_columns(["steps_done"]), tmp_path / "out" / "runs.parquet")
+    assert same(read_collection(tmp_path / "out"), made)
 
 
 def test_a_collection_is_kept_once_beside_the_journals(made, tmp_path):

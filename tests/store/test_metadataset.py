@@ -73,6 +73,25 @@ def test_check_10_the_score_of_a_minimised_metric_is_its_smallest_and_the_test_s
     assert (other.score[0], other.test[0], other.sign[0]) == (0.5, 5.0, 1)
 
 
+def test_without_word_of_its_steps_a_run_is_whole_where_its_last_tenth_was_measured():
+    long = {"values": (0.1, 0.5), "max_steps": 100}
+    made = dataset([task("a")], [run("a", 0, steps=(50, 91), **long), run("a", 1, steps=(50, 90), **long)])
+    assert made.whole.tolist() == [True, False]
+    assert np.isnan(made.score).tolist() == [False, True]
+
+
+def test_where_the_steps_are_told_they_decide_and_an_end_of_its_own_is_one():
+    part = {"steps": (5, 10), "max_steps": 100}
+    runs = [
+        run("a", 0, status="stopped", steps_done=10, **part),
+        run("a", 1, status="ok", steps_done=10, **part),
+        run("a", 2, status="stopped", steps_done=100, **part),
+    ]
+    made = dataset([task("a")], runs)
+    assert made.whole.tolist() == [False, True, True]
+    assert made.reached.tolist() == [0.1, 0.1, 1.0]
+
+
 def test_check_10_a_failed_run_has_a_status_and_no_score_whatever_it_measured():
     runs = [run("a", n, status=status) for n, status in enumerate(("ok", "stopped", "failed", "diverged", "oom"))]
     made = dataset([task("a")], runs)
@@ -182,7 +201,9 @@ def test_the_overlap_of_complete_sketches_is_the_share_of_the_smaller_set(number
 
 
 def test_our_own_runs_become_a_task_per_rows_and_budget():
-    records = [toy_record(0), toy_record(1), toy_record(2, "oom"), toy_record(0, source="other.csv")]
+    one_draw = [toy_record(0), toy_record(1), toy_record(2, "oom")]
+    one_draw = [replace(r, config=replace(r.config, seeds=replace(r.config.seeds, data=0))) for r in one_draw]
+    records = [*one_draw, toy_record(0, source="other.csv")]
     made = from_records([*records, replace(records[0], status="running")])
     assert [r.status for r in made.runs] == ["ok", "oom", "ok"]
     made = from_records(records)

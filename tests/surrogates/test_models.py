@@ -146,6 +146,22 @@ def test_ranks_are_within_a_task_and_a_failure_has_the_worst():
     assert set(ranks[past.task == 1]) == {0.5}
 
 
+def test_a_run_that_is_not_whole_has_no_rank_and_moves_nobody_elses():
+    past = made_store(tasks=1, configs=6)
+    whole = np.arange(6) != 2
+    ranks = rank_within(replace(past, whole=whole, score=np.where(whole, past.score, np.nan)))
+    assert np.isnan(ranks).tolist() == (~whole).tolist()
+    assert np.array_equal(ranks[whole], rank_within(past.take(whole)))
+
+
+def test_runs_that_are_not_whole_teach_a_ranker_nothing():
+    past, new = made_store(tasks=4, configs=12), made_store(tasks=1, first=6)
+    whole = np.arange(len(past)) % 3 > 0
+    part = replace(past, whole=whole, score=np.where(whole, past.score, np.nan))
+    some, alone = (Ranker.fit(each, forests=1, trees=20).order(new) for each in (part, past.take(whole)))
+    assert np.array_equal(some, alone)
+
+
 def test_more_forests_or_iterations_are_other_forecasts():
     past, new = made_store(2), successes()
     orders = [ZeroShot(n, 10).fit(past).predict(new, at(new, 0)).order for n in (1, 2)]

@@ -55,6 +55,31 @@ def test_labels_that_the_embedding_tells_apart_score_higher_than_shuffled_ones(t
     assert clear["landmark_logme"] > noise["landmark_logme"]
 
 
+def drawn(folder, *rows_of_class):
+    """The landmarks of a draw with so many rows of each class, all rows of a class being alike and none of another."""
+    words = ["good", "bad", "film", "book", "very", "not"]
+    rows = [{"text": " ".join([word] * 5), "label": word} for word in words for _ in range(4)]
+    task = Task.from_records(rows, kind="classification")
+    labels = task.splits["train"]["label"].to_pylist()
+    of_class = [[place for place, label in enumerate(labels) if label == word] for word in words]
+    kept = [place for places, number in zip(of_class, rows_of_class, strict=False) for place in places[:number]]
+    checkpoint = open_checkpoint(
+        ModelRef(str(toys.checkpoint(folder / "bert", "bert")), max_length=32), task.schema.kind
+    )
+    return landmarks(task, task.splits["train"].take(kept), FrozenModel(checkpoint, CPU))
+
+
+def test_a_class_with_a_single_row_is_not_held_against_the_probe(tmp_path):
+    assert drawn(tmp_path, 4, 4, 1, 1)["landmark_probe"] == 1.0
+
+
+@pytest.mark.parametrize("rows_of_class", [(1, 1, 1, 1, 1, 1), (2, 1, 1, 1, 1, 1)])
+def test_where_most_classes_have_a_single_row_there_is_no_probe_and_not_a_score_of_0(rows_of_class, tmp_path):
+    found = drawn(tmp_path, *rows_of_class)
+    assert "landmark_probe" not in found
+    assert np.isfinite(found["landmark_logme"])
+
+
 def test_a_model_card_says_what_the_configuration_says(tmp_path):
     card = model_card(open_checkpoint(ModelRef(str(toys.checkpoint(tmp_path / "m", "llama"))), "generation"))
     assert (card.family, card.reading, card.experts) == ("llama", "decoder", 0)

@@ -102,6 +102,7 @@ class Recommender(ABC):
         self.view.status[place] = observation.status
         failed = observation.status not in SUCCESSES
         self.over[place] = failed or self.seen[place] >= CELLS
+        self.view.whole[place], self.view.reached[place] = self.over[place], self.seen[place] / CELLS
         curve = self.view.sign[place] * observation.curves["score"]
         known = np.isfinite(curve)
         self.view.score[place] = np.nan if failed or not known.any() else self.view.sign[place] * curve[known].max()
@@ -121,6 +122,8 @@ def blank(pool: MetaDataset) -> MetaDataset:
         curves={role: np.full((n, CELLS), np.nan) for role in ROLES},
         start={role: np.array(pool.start[role], float) for role in ROLES},
         seconds=np.full((n, CELLS), np.nan),
+        whole=np.zeros(n, bool),
+        reached=np.zeros(n),
         score=np.full(n, np.nan),
         test=np.full(n, np.nan),
         cost={name: np.full(n, np.nan) for name in pool.cost},

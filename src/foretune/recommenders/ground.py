@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foretune.records import MetaTask
+from foretune.records import MetaTask, Value
 from foretune.store.metadataset import MetaDataset
 from foretune.surrogates import Encoder
 
@@ -106,6 +106,41 @@ def strange(encoder: Encoder, pool: MetaDataset) -> np.ndarray:
             for config in pool.configs
         ]
     )
+
+
+@dataclass(frozen=True)
+class Span:
+    """The values of a numeric setting in earlier runs, and ``(n,)`` the candidates beyond them."""
+
+    name: str
+    low: float
+    high: float
+    beyond: np.ndarray
+
+
+def overstretched(past: MetaDataset, pool: MetaDataset) -> tuple[Span, ...]:
+    """The numeric settings in which some candidates lie beyond every whole run of a model of this family.
+
+    Trees answer for 2,000 steps what they learned of the longest run: as much as a guess, at five times the price. A
+    setting in which all candidates lie beyond was chosen by the user, and is none.
+    """
+    runs = np.flatnonzero(past.whole & (past.families == pool.tasks[0].family))
+    found = []
+    for name in dict.fromkeys(name for config in pool.configs for name in config):
+        known = _numbers(name, [past.configs[place] for place in runs])
+        if np.isnan(known).all():
+            continue
+        low, high, values = float(np.nanmin(known)), float(np.nanmax(known)), _numbers(name, pool.configs)
+        beyond = (values < low) | (values > high)
+        if beyond.any() and not beyond.all():
+            found.append(Span(name, low, high, beyond))
+    return tuple(found)
+
+
+def _numbers(name: str, configs: Sequence[Mapping[str, Value]]) -> np.ndarray:
+    """``(n,)`` the values of a setting, NaN where it is absent or no number."""
+    values = [config.get(name) for config in configs]
+    return np.array([float(v) if isinstance(v, int | float) and not isinstance(v, bool) else np.nan for v in values])
 
 
 def oversized(tasks: Sequence[MetaTask], task: MetaTask) -> list[str]:

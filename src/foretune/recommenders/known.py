@@ -2,7 +2,7 @@
 
 A cell is the normalised regret (``evaluation/regret.py``) of a configuration on a past task, on dev. The same
 configuration is told by its id. A run that failed counts as a bad one, a configuration run more than once with its
-mean; one that was never run there is NaN, and each reader says what it takes that for.
+mean; one that was never run there to its end is NaN, and each reader says what it takes that for.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def known_regrets(pool: MetaDataset, past: MetaDataset | None) -> tuple[np.ndarr
     of_pool = np.array([number[name] for name in pool.config_ids])
     done = past.succeeded
     for at, task in enumerate(past.tasks):
-        runs = np.flatnonzero(past.task == at)
+        runs = np.flatnonzero((past.task == at) & past.whole)
         succeeded = done[runs]
         if not succeeded.any():
             continue

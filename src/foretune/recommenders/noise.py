@@ -3,6 +3,9 @@
 Two scores that differ by less than a repetition does are tied. And a dev set of a dozen rows moves a score by more than
 most pipelines do: where the dev set at hand is smaller than those of the earlier tasks, an interval that was checked on
 these is too narrow here.
+
+What is foretold is an anchor and a gain, and the sum may lie beyond the ends of the metric. No reader is told such a
+score (``possible``); among themselves candidates are compared by the sums, for at the end of the scale all are alike.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from foretune.evaluation import METRICS
 from foretune.recommenders.foresight import TAIL, Forecasts
 from foretune.recommenders.resolution import chance_variance
 from foretune.recommenders.situation import Situation
@@ -61,4 +65,15 @@ def widened(told: Forecasts, past: MetaDataset, task: MetaTask) -> Forecasts:
         return told
     spread = TAIL**2 * chance_variance(told.mean, 1 / more)
     low, high = (np.sqrt((end - told.mean) ** 2 + spread) for end in (told.low, told.high))
-    return replace(told, low=np.maximum(0.0, told.mean - low), high=np.minimum(1.0, told.mean + high))
+    return replace(told, low=told.mean - low, high=told.mean + high)
+
+
+def possible(told: Forecasts, metric: str) -> Forecasts:
+    """``told`` with scores and intervals within the range of ``metric``, so that ``low <= mean <= high`` still holds.
+
+    The order is left alone, and so is everything of a metric that foretune does not have.
+    """
+    if metric not in METRICS:
+        return told
+    ends = METRICS[metric].low, METRICS[metric].high
+    return replace(told, mean=np.clip(told.mean, *ends), low=np.clip(told.low, *ends), high=np.clip(told.high, *ends))

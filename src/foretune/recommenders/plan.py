@@ -18,7 +18,7 @@ from foretune.recommenders.around import around
 from foretune.recommenders.default import Default
 from foretune.recommenders.foresight import Forecasts, Foresight, foresee
 from foretune.recommenders.ground import nearest
-from foretune.recommenders.noise import noise_floor, widened
+from foretune.recommenders.noise import noise_floor, possible, widened
 from foretune.recommenders.pool import DEFAULT, SIZE, Pool, make_pool, plain_of, unstarted
 from foretune.recommenders.published import published
 from foretune.recommenders.situation import Situation
@@ -75,13 +75,12 @@ class Planner:
         if recommender.rule == "default":
             best, sources = published(situation)
             return Plan((replace(best, origin=DEFAULT),), Default.name, (*sources, *recommender.evidence))
-        ranking = self._affordable(recommender.ranking(), pool, situation)
-        if self.mode == "portfolio":
-            ranking = list(dict.fromkeys((*(p for p in pool.known if p in ranking), *ranking)))
+        ranking = self._affordable(recommender.in_turn(), pool, situation)
         shown = ranking[:RANKED]
         if 0 in ranking and 0 not in shown:
             shown = [*shown[:-1], 0]
-        allowed = told and widened(told, self.past, situation.task)
+        wide = told and widened(told, self.past, situation.task)
+        allowed = wide and possible(wide, situation.task.metric)
         made = expected([pool.offered[place] for place in shown], shown, allowed, situation, self._learned, self.past)
         tied, about_ties = self._ties(made, told, shown, situation)
         about_task = tuple(self._about(place, distance) for place, distance in nearest(self.past, situation.task))
@@ -90,7 +89,7 @@ class Planner:
             Transfer.name,
             (
                 *recommender.evidence,
-                *self._about_choice(recommender, made, wider=allowed is not told),
+                *self._about_choice(recommender, made, wider=wide is not told),
                 *about_default(made, situation),
                 *about_ties,
                 *about_cost(made),

@@ -5,7 +5,7 @@ on this task; what is seen of this task enters as their input. Three ways of usi
 
 - ``one-shot``: candidates in the order of what each is worth. A run that fails is worth as much as the worst candidate,
   so a candidate is worth ``(order - worst order) * (1 - P(fails))``.
-- ``portfolio``: what did well elsewhere, greedily, each run in full; then as ``one-shot``.
+- ``portfolio``: what did well elsewhere and may be recommended here, greedily, each run in full; then as ``one-shot``.
 - ``grey-box``: a tenth of a run at a time, of the candidate with the largest expected improvement over the best score
   seen, times its chance not to fail, per second of that tenth (Quick-Tune, Arango et al. 2024; incremental and not
   total seconds).
@@ -27,7 +27,7 @@ import numpy as np
 from foretune.errors import DataError, UsageError
 from foretune.recommenders.base import Observation, Recommender, Trial
 from foretune.recommenders.foresight import Forecasts, Foresight, foresee
-from foretune.recommenders.ground import ground, strange
+from foretune.recommenders.ground import Span, ground, overstretched, strange
 from foretune.recommenders.known import known_regrets
 from foretune.recommenders.portfolio import greedy
 from foretune.store.metadataset import CELLS, MetaDataset
@@ -116,8 +116,22 @@ class Transfer(Recommender):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        why = self._decided[1]
-        return (why if self.default is not None else why.replace("the published default", "the first candidate"),)
+        why, said = self._decided[1], self._left_out if self.rule == "surrogate" else ""
+        if self.default is None:
+            why = why.replace("the published default", "the first candidate")
+        return (why, said) if said else (why,)
+
+    @property
+    def _left_out(self) -> str:
+        """How many candidates are not ranked for their numbers, in a sentence; empty where there are none."""
+        if not self._beyond.any():
+            return ""
+        spans = ", ".join(f"{span.name} {span.low:g} to {span.high:g}" for span in self._overstretched)
+        family = self.view.tasks[0].family
+        return (
+            f"Of {len(self.view):,} candidates {self._beyond.sum():,} are not ranked: they lie beyond what the earlier "
+            f"runs {f'of `{family}` models ' if family else ''}hold ({spans})."
+        )
 
     @cached_property
     def _foresight(self) -> Foresight | None:
@@ -139,17 +153,36 @@ class Transfer(Recommender):
         assert told is not None
         return ranked(told, self.view.tasks[0].sign, self.default, self._strange)
 
+    def in_turn(self) -> list[int]:
+        """The ranking; in the mode ``portfolio`` with what did well elsewhere first, if it may be recommended."""
+        ranking = self.ranking()
+        first = [place for place in self.known if place in ranking] if self.mode == "portfolio" else []
+        return list(dict.fromkeys((*first, *ranking)))
+
     @cached_property
     def _strange(self) -> np.ndarray:
-        """``(n,)`` candidates with a setting that no earlier run had: nothing is known of them."""
+        """``(n,)`` candidates with a word that no earlier run had, or a number beyond those of all: nothing is known
+        of them."""
         assert self.past is not None
-        return strange(Encoder.fit(self.past), self.view)
+        found: np.ndarray = strange(Encoder.fit(self.past), self.view) | self._beyond
+        return found
+
+    @cached_property
+    def _beyond(self) -> np.ndarray:
+        """``(n,)`` candidates with a number beyond those of all earlier runs; the default is none, whatever it has."""
+        found = np.logical_or.reduce([np.zeros(len(self.view), bool), *(each.beyond for each in self._overstretched)])
+        if self.default is not None:
+            found[self.default] = False
+        return found
+
+    @cached_property
+    def _overstretched(self) -> tuple[Span, ...]:
+        return () if self.past is None else overstretched(self.past, self.view)
 
     def ask(self) -> Trial | None:
         if self.rule == "surrogate" and self.mode == "grey-box":
             return self._next_cell()
-        first = list(self.known) if self.mode == "portfolio" and self.rule != "default" else []
-        return next((Trial(place) for place in (*first, *self.ranking()) if not self.over[place]), None)
+        return next((Trial(place) for place in self.in_turn() if not self.over[place]), None)
 
     def tell(self, observation: Observation) -> None:
         super().tell(observation)
@@ -158,6 +191,7 @@ class Transfer(Recommender):
             assert self.past is not None
             self._fitted_at = done
             here = self.view.take(np.repeat(np.flatnonzero(self.seen > 0), self.refit_weight))
+            here = replace(here, score=np.where(here.whole, here.score, np.nan))  # a part of a run has no final score
             self.__dict__["_foresight"] = self._fit(joined(self.past, here), self.seed)
 
     def _next_cell(self) -> Trial | None:
@@ -231,6 +265,8 @@ def joined(a: MetaDataset, b: MetaDataset) -> MetaDataset:
         curves={role: np.concatenate([a.curves[role], b.curves[role]]) for role in a.curves},
         start={role: np.concatenate([a.start[role], b.start[role]]) for role in a.start},
         seconds=np.concatenate([a.seconds, b.seconds]),
+        whole=np.concatenate([a.whole, b.whole]),
+        reached=np.concatenate([a.reached, b.reached]),
         score=np.concatenate([a.score, b.score]),
         test=np.concatenate([a.test, b.test]),
         cost={name: np.concatenate([each.cost.get(name, missing[id(each)]) for each in (a, b)]) for name in costs},

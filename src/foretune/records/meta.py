@@ -18,7 +18,8 @@ from foretune.records.config import digest
 
 DIRECTIONS = ("max", "min")
 OUTCOMES = ("ok", "stopped", "failed", "diverged", "oom")
-"""What can have become of a run that is over. ``stopped``: ended early on purpose; what it scored until then counts."""
+"""What can have become of a run that is over. ``ok``: it came to its own end, that of its steps or of its patience.
+``stopped``: a clock, a person or a search ended it; its curve counts as far as it goes, as the end of no run."""
 
 SUCCESSES = ("ok", "stopped")
 
@@ -108,6 +109,7 @@ class MetaRun:
         config: name -> plain value; a setting that does not apply is absent.
         status: one of ``OUTCOMES``.
         max_steps: the full length that was planned: fractions of a run are fractions of this.
+        steps_done: those of them that were run; None where nobody says.
         seed: of the run, where one is known.
         cost: measured numbers by the names of ``Cost``: ``train_seconds``, ``eval_seconds``, ``peak_bytes``, ...
     """
@@ -122,6 +124,7 @@ class MetaRun:
     cost: Mapping[str, float] = field(default_factory=dict)
     hardware: str = ""
     error: str = ""
+    steps_done: int | None = None
 
     def __post_init__(self) -> None:
         if self.status not in OUTCOMES:

@@ -37,6 +37,8 @@ LAYOUT = 1
 
 _TASK_JSON = ("rows", "features", "sketch")
 _RUN_PLAIN = ("run_id", "task_id", "status", "max_steps", "seed", "hardware", "error")
+_RUN_LATER = ("steps_done",)
+"""Columns that older tables lack. A run that says nothing there has the digest that it had before."""
 
 
 def write_collection(folder: str | os.PathLike[str], collection: RunCollection) -> None:
@@ -139,6 +141,7 @@ def content_digest(collection: RunCollection) -> str:
         running.update(canonical(asdict(task)).encode())
     for run in collection.runs:
         plain = {name: getattr(run, name) for name in _RUN_PLAIN}
+        plain |= {name: getattr(run, name) for name in _RUN_LATER if getattr(run, name) is not None}
         running.update(canonical({**plain, "config": run.config_id, "cost": dict(run.cost)}).encode())
         for line in run.lines:
             running.update(f"{line.split} {line.metric}".encode())
@@ -158,7 +161,7 @@ def _tables(collection: RunCollection) -> dict[str, pa.Table]:
         tasks.append({**plain, **{n: canonical(plain[n]) for n in _TASK_JSON}, "model": model and canonical(model)})
     runs = [
         {
-            **{name: getattr(run, name) for name in _RUN_PLAIN},
+            **{name: getattr(run, name) for name in (*_RUN_PLAIN, *_RUN_LATER)},
             "config_id": run.config_id,
             "cost": canonical(dict(run.cost)),
         }
@@ -179,7 +182,7 @@ _TASK_COLUMNS = dict.fromkeys(
 _CONFIG_COLUMNS = {"config_id": "string", "values": "string"}
 _RUN_COLUMNS = dict.fromkeys(
     ("run_id", "task_id", "config_id", "status", "cost", "hardware", "error"), "string"
-) | {"max_steps": "int64", "seed": "int64"}  # fmt: skip
+) | {"max_steps": "int64", "steps_done": "int64", "seed": "int64"}  # fmt: skip
 
 
 def _schema(columns: Mapping[str, str]) -> pa.Schema:
@@ -230,6 +233,7 @@ def _runs(tables: Mapping[str, pa.Table]) -> tuple[MetaRun, ...]:
     return tuple(
         MetaRun(
             **{name: row[name] for name in _RUN_PLAIN},
+            **{name: row.get(name) for name in _RUN_LATER},
             config=configs[row["config_id"]],
             lines=tuple(lines[number]),
             cost=json.loads(row["cost"]),

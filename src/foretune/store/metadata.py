@@ -1,11 +1,14 @@
 """RunRecord -> MetaRun: our own runs in the form that surrogates learn from, beside those of other projects.
 
-A task is rows, label budget and model: runs that differ in tuner, objective, schedule or seed compete within it. Test
-scores go into lines of the split ``test``, which a replay reads and no surrogate.
+A task is the rows that were drawn, label budget and model: runs that differ in tuner, objective, schedule or in the
+other seeds compete within it. Two draws of 16 rows are two tasks of one group: the better of two runs on different
+rows may have had the easier ones. Test scores go into lines of the split ``test``, which a replay reads and no
+surrogate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 
@@ -42,7 +45,7 @@ def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection
     another, and what the frozen model makes of a draw is measured once for each, with its floors.
     """
     latest = {record.digest: record for record in records}
-    over = [r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS]
+    over = _with_draws([r for r in latest.values() if r.status != "running" and r.config.task.kind in KINDS])
     runs = [record for record in over if not _idle(record)]
     tasks: dict[str, MetaTask] = {}
     for record in runs:
@@ -52,6 +55,17 @@ def from_records(records: Iterable[RunRecord], name: str = OWN) -> RunCollection
         if (known := tasks.get(found.task_id)) is not None:
             tasks[found.task_id] = _with(known, found)
     return RunCollection(name, tuple(tasks.values()), tuple(_run(record) for record in runs))
+
+
+def _with_draws(records: list[RunRecord]) -> list[RunRecord]:
+    """``records``, those that ended before their draw with that of another that asked for the same one."""
+    drawn = {_asked(record): record.sample for record in records if record.sample}
+    return [record if record.sample else replace(record, sample=drawn.get(_asked(record))) for record in records]
+
+
+def _asked(record: RunRecord) -> str:
+    """The budget and the seed that rows were drawn by, in one word."""
+    return digest([_budgeted(record), record.config.seeds.data])
 
 
 def _with(task: MetaTask, other: MetaTask) -> MetaTask:
@@ -69,7 +83,16 @@ def _idle(record: RunRecord) -> bool:
 
 
 def task_id(record: RunRecord) -> str:
-    """Rows, budget and model of a run, in one word."""
+    """Rows, budget, draw and model of a run, in one word.
+
+    The draw is the hash of its rows, so that seeds that draw the same ones have one task; where it was not kept, the
+    seed that drew it.
+    """
+    return digest([_budgeted(record), record.sample or record.config.seeds.data])
+
+
+def _budgeted(record: RunRecord) -> str:
+    """Rows to draw from, budget and model, in one word."""
     task, model = record.config.task, record.config.model
     rows = task.fingerprint or [task.source, task.dev, task.test]
     budget = [task.kind, record.metric, task.shots, task.dev_fraction, task.test_fraction]
@@ -147,13 +170,36 @@ def _task(record: RunRecord) -> MetaTask:
     )
 
 
+def _out_of_patience(record: RunRecord) -> bool:
+    """Whether training ended for want of a gain on dev, as its schedule says, and not because a clock ended it.
+
+    A record says so in a sentence for readers; the curve says it as well, and the same of every record.
+    """
+    patience, curve = record.config.schedule.patience, record.curve
+    if patience is None:
+        return False
+    score, loss = (
+        {p.step: p.value for p in curve if (p.split, p.metric) == ("dev", m)} for m in (record.metric, "loss")
+    )
+    keys = [(_or_worst(score[step]), _or_worst(-loss.get(step, math.inf))) for step in sorted(score)]
+    return bool(keys) and len(keys) - 1 - keys.index(max(keys)) >= patience
+
+
+def _or_worst(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
+
+
 def _run(record: RunRecord) -> MetaRun:
+    """A run that a budget cut is ``stopped``, though its record is ``ok``: what was judged is not how it would end."""
     curve = record.curve
     lines = []
     for split, metric in curve.lines():
         points = [p for p in curve if (p.split, p.metric) == (split, metric)]
         columns = zip(*((p.step, p.value, p.seconds) for p in points), strict=True)
         lines.append(Line(split, metric, *(tuple(column) for column in columns)))
+    planned, done = max(record.config.schedule.steps, 1), max((record.steps_done, *(point.step for point in curve)))
+    cut = done < record.config.schedule.steps and not _out_of_patience(record)
+    status = "stopped" if record.status == "ok" and cut else record.status
     step = record.chosen_step if record.chosen_step is not None else record.steps_done
     for split, judged in record.evaluations.items():
         if split != "dev" and record.metric in judged.scores:
@@ -163,8 +209,9 @@ def _run(record: RunRecord) -> MetaRun:
         run_id=record.digest,
         task_id=task_id(record),
         config=own_config(record),
-        status=record.status,
-        max_steps=max(record.config.schedule.steps, 1),
+        status=status,
+        max_steps=planned,
+        steps_done=planned if done >= record.config.schedule.steps else done,
         lines=tuple(lines),
         seed=record.config.seeds.init,
         cost=cost,

@@ -10,6 +10,10 @@ Test scores are apart, in ``test``: replays and reports read them, surrogates an
 
 **Failures** (``failed``, ``diverged``, ``oom``) have no score; what was measured until they broke stays in the
 curves.
+
+**Whole runs** alone have a score: the best of a tenth of a run is not what the run would have scored. Whole is what
+came to its own end, that of its steps or of its patience; where nobody says how many steps were run, what was measured
+in its last cell. Of any other run the curve and the pace are known.
 """
 
 from __future__ import annotations
@@ -40,8 +44,11 @@ class MetaDataset:
         curves: role -> ``(n, CELLS)``.
         start: role -> ``(n,)`` value before the first step.
         seconds: ``(n, CELLS)`` training seconds until the measurement of the score in the cell.
-        score: ``(n,)`` best dev score over all measurements, by the task's direction; NaN where the run failed.
-        test: ``(n,)`` test score at the step of that dev score, else the last test score; NaN where the run failed.
+        whole: ``(n,)`` whether the run came to its own end, or failed on the way to it.
+        reached: ``(n,)`` share of the planned steps that were run; NaN where it is not known.
+        score: ``(n,)`` best dev score over all measurements, by the task's direction; NaN where the run failed or is
+            not whole.
+        test: ``(n,)`` test score at the step of that dev score, else the last test score; NaN where there is no score.
         cost: name -> ``(n,)`` measured numbers, NaN where nobody measured.
     """
 
@@ -54,6 +61,8 @@ class MetaDataset:
     curves: Mapping[str, np.ndarray]
     start: Mapping[str, np.ndarray]
     seconds: np.ndarray
+    whole: np.ndarray
+    reached: np.ndarray
     score: np.ndarray
     test: np.ndarray
     cost: Mapping[str, np.ndarray]
@@ -103,6 +112,8 @@ class MetaDataset:
             curves={role: values[places] for role, values in self.curves.items()},
             start={role: values[places] for role, values in self.start.items()},
             seconds=self.seconds[places],
+            whole=self.whole[places],
+            reached=self.reached[places],
             score=self.score[places],
             test=self.test[places],
             cost={name: values[places] for name, values in self.cost.items()},
@@ -161,6 +172,8 @@ def metadataset(collections: Iterable[RunCollection]) -> MetaDataset:
         seconds=np.stack(
             [_cells(f["score"] or f["train_loss"], r, times=True) for f, r in zip(lines, runs, strict=True)]
         ),
+        whole=np.array([_whole(run) for run in runs]),
+        reached=np.array([_reached(run) for run in runs]),
         score=np.array([score for score, _ in ends]),
         test=np.array([test for _, test in ends]),
         cost={name: np.array([run.cost.get(name, np.nan) for run in runs]) for name in costs},
@@ -226,9 +239,31 @@ def _start(line: Line | None) -> float:
     return line.values[0] if line and line.steps[:1] == (0,) else np.nan
 
 
-def _end(run: MetaRun, task: MetaTask) -> tuple[float, float]:
-    """Best dev score and the test score that goes with it; NaN of a run that failed."""
+def _whole(run: MetaRun) -> bool:
+    """Whether what is known of the run is how it ended. One that stopped for want of a gain ended by its own rule, and
+    what it scored is its score; one that a budget cut, or that a search dropped, would have gone on."""
     if run.status not in SUCCESSES:
+        return True
+    if run.steps_done is not None:
+        return run.status == "ok" or run.steps_done >= run.max_steps
+    return _measured_to_the_end(run)
+
+
+def _reached(run: MetaRun) -> float:
+    if run.steps_done is not None:
+        return min(run.steps_done / run.max_steps, 1.0)
+    return 1.0 if _measured_to_the_end(run) else np.nan
+
+
+def _measured_to_the_end(run: MetaRun) -> bool:
+    """Whether any line has a measurement in the last cell."""
+    last = max((step for line in run.lines for step in line.steps[-1:]), default=0)
+    return last * CELLS > (CELLS - 1) * run.max_steps
+
+
+def _end(run: MetaRun, task: MetaTask) -> tuple[float, float]:
+    """Best dev score and the test score that goes with it; NaN of a run that failed or is not whole."""
+    if run.status not in SUCCESSES or not _whole(run):
         return np.nan, np.nan
     dev, test = run.line("dev", task.metric), run.line("test", task.metric)
     best = None

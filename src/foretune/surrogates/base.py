@@ -31,6 +31,7 @@ class Forecast:
             NaN.
         mean: ``(n,)`` best dev score of the run; NaN where there is no ground to say a number.
         low, high: ``(n,)`` ends of the interval of ``LEVEL``; NaN with ``mean``. ``low <= mean <= high`` in raw units.
+            All three may lie beyond the ends of the metric, by which candidates remain comparable; a plan cuts them.
         calibrated: whether the interval's width was checked on tasks that the fit had not seen.
     """
 

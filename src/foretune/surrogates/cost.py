@@ -104,9 +104,12 @@ class CostModel:
 def full_seconds(dataset: MetaDataset, seen: np.ndarray | None = None) -> np.ndarray:
     """``(n,)`` training seconds of the whole run at the pace of its measured cells; NaN where none is timed.
 
+    A run that was cut, or that stopped by itself, tells its pace: its total is that of the steps it did.
+
     Args:
         dataset: ``n`` runs.
-        seen: ``(n,)`` cells that may be read; all of them, and the total in ``cost``, where not given.
+        seen: ``(n,)`` cells that may be read; where not given all of them, and the total in ``cost`` over the share of
+            the steps that it is of.
     """
     within = np.arange(CELLS) < (np.full(len(dataset), CELLS) if seen is None else seen)[:, None]
     timed = within & np.isfinite(dataset.seconds) & (dataset.seconds > 0)
@@ -115,8 +118,8 @@ def full_seconds(dataset: MetaDataset, seen: np.ndarray | None = None) -> np.nda
     found = np.where(timed.any(1), pace, np.nan)
     if seen is None:
         total = dataset.cost.get("train_seconds", np.full(len(dataset), np.nan))
-        whole = np.isfinite(total) & (total > 0) & (dataset.status == "ok")
-        found = np.where(whole, total, found)
+        told = np.isfinite(total) & (total > 0) & (dataset.reached > 0) & ~dataset.failed
+        found = np.where(told, total / np.where(told, dataset.reached, 1.0), found)
     return found
 
 

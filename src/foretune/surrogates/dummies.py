@@ -78,6 +78,7 @@ class MeanTable(Surrogate):
 
     def fit(self, past: MetaDataset, seed: int = 0) -> Self:
         known = scored(past)
+        past = past.take(past.whole)
         self._anchor = Anchor.fit(known)
         regret = regret_within(past)
         gain = np.where(past.succeeded, self._anchor.gain(past, past.score), np.nan)
@@ -102,7 +103,7 @@ def regret_within(past: MetaDataset) -> np.ndarray:
     """``(n,)`` normalised regret of every run's dev score within its task; a failure is worth its task's worst."""
     regret = np.ones(len(past))
     for place in range(len(past.tasks)):
-        mine = past.task == place
+        mine = (past.task == place) & past.whole
         if past.succeeded[mine].any():
             score = np.where(past.succeeded[mine], past.score[mine], np.nan)
             regret[mine] = normalised_regret(filled(score, past.tasks[place].sign))

@@ -16,6 +16,7 @@ from typing import Any, Self, final
 
 import numpy as np
 
+from foretune.errors import DataError
 from foretune.store.metadataset import MetaDataset
 from foretune.surrogates import conformal
 from foretune.surrogates.again import Again
@@ -43,7 +44,12 @@ class Ranker:
 
     @classmethod
     def fit(cls, past: MetaDataset, seed: int = 0, forests: int = FORESTS, trees: int = TREES) -> Ranker:
-        """Learn ranks within tasks from ``past``, failures included."""
+        """Learn ranks within tasks from the whole runs of ``past``, failures included.
+
+        Raises:
+            DataError: nothing that is known of them varies.
+        """
+        past = past.take(past.whole)
         encoder = Encoder.fit(past)
         columns, ranks = encoder.of(past), rank_within(past)
         return cls(encoder, [forest(columns, ranks, seed + number, trees) for number in range(forests)])
@@ -98,13 +104,16 @@ class ZeroShot(Surrogate):
 
 
 def rank_within(past: MetaDataset) -> np.ndarray:
-    """``(n,)`` share of the other runs of its task that a run beats, ties counted half; a failure beats none."""
+    """``(n,)`` share of the other runs of its task that a run beats, ties counted half; a failure beats none.
+
+    A run that is not whole has no rank, which is NaN, and nobody's rank depends on it.
+    """
     from scipy.stats import rankdata
 
     value = np.where(past.succeeded, past.sign * np.nan_to_num(past.score), -np.inf)
-    ranks = np.full(len(past), 0.5)
+    ranks = np.where(past.whole, 0.5, np.nan)
     for place in range(len(past.tasks)):
-        mine = past.task == place
+        mine = (past.task == place) & past.whole
         if (number := mine.sum()) > 1:
             ranks[mine] = (rankdata(value[mine]) - 1) / (number - 1)
     return ranks
@@ -113,7 +122,15 @@ def rank_within(past: MetaDataset) -> np.ndarray:
 def forest(columns: np.ndarray, target: np.ndarray, seed: int, trees: int) -> Any:
     """A fitted forest on ``columns`` ``(n, width)``; it predicts on one thread, for the sum of trees would otherwise
     depend on which thread ends first.
+
+    Raises:
+        DataError: there is no column: nothing that is known of the runs varies.
     """
+    if not columns.shape[1]:
+        raise DataError(
+            f"A forest learns from settings or features that vary, but all {len(target):,} runs are alike in both. "
+            "Keep runs of other pipelines, or runs on other tasks."
+        )
     from sklearn.ensemble import ExtraTreesRegressor
 
     if len(target) > MOST:

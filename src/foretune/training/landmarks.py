@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 ROWS, ZERO_SHOT, FOLDS = 256, 64, 3
 
+JUDGED = 0.5
+"""Share of the rows that the probe must be able to judge. A class with a single row is in no fit that leaves this row
+out, so it cannot be answered; below half of the rows a score would be that of a task with fewer classes."""
+
 
 def landmarks(task: Task, train: pa.Table, frozen: FrozenModel) -> dict[str, float]:
     """Features of ``train`` as ``frozen`` sees it, by name; ``docs/meta_data.md`` says what each is.
@@ -86,7 +90,9 @@ def _embedding(task: Task, rows: pa.Table, encoded: Encoded, frozen: FrozenModel
     truth = np.concatenate([targets[judge] for _, judge in parts])
     guess = np.concatenate(guesses)
     if kind == "classification":
-        return found | {"landmark_probe": float((guess.argmax(1) == truth).mean())}
+        known = np.concatenate([np.isin(targets[judge], targets[learn]) for learn, judge in parts])
+        right = guess.argmax(1) == truth
+        return found | ({"landmark_probe": float(right[known].mean())} if known.mean() >= JUDGED else {})
     agreed = spearman(truth, guess)
     return found | {"landmark_probe": agreed} if np.isfinite(agreed) else found
 

@@ -173,6 +173,7 @@ def _ours(
                 lines=(line,) if kept else (),
                 seed=None if "seed" not in row else int(row["seed"]),
                 cost=costs[number],
+                steps_done=None if "steps_done" not in row else int(row["steps_done"]),
             )
         )
     return RunCollection("qtt-csv", tuple(tasks.values()), tuple(runs))
@@ -233,6 +234,7 @@ def _cells(line: Line | None, length: int) -> dict[int, float]:
 
 
 def _said(run: MetaRun, task: MetaTask, tenths: bool) -> dict[str, Any]:
+    done = run.steps_done
     return {
         "run": run.run_id,
         "task": task.task_id,
@@ -246,6 +248,7 @@ def _said(run: MetaRun, task: MetaTask, tenths: bool) -> dict[str, Any]:
         "max_steps": 10 if tenths else run.max_steps,
         "seed": run.seed,
         "source": task.source or None,
+        **({} if done is None else {"steps_done": done * 10 // run.max_steps if tenths else done}),
     }
 
 

@@ -30,7 +30,7 @@ COSTS = (
     "trainable_parameters", "total_parameters",
 )  # fmt: skip
 _DEFAULTS = {"task": "task", "group": "group", "model": "model", "family": "family"}
-_OTHERS = ("run", "step", "status", "max_steps", "seed", "error", "elapsed", "hardware")
+_OTHERS = ("run", "step", "status", "max_steps", "steps_done", "seed", "error", "elapsed", "hardware")
 
 
 def read_table(
@@ -162,6 +162,7 @@ def _run(
         cost=_floats({name: first[name] for name in COSTS if first.get(name) is not None}, path, places[0]),
         hardware=str(first.get("hardware") or ""),
         error=str(first.get("error") or ""),
+        steps_done=None if first.get("steps_done") is None else int(first["steps_done"]),
     )
 
 
