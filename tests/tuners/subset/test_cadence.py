@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import foretune
 from foretune.errors import UsageError
 from foretune.testing import toys
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
@@ -139,6 +142,20 @@ def test_the_fast_preset_learns_and_looks_at_few_gradients():
     assert loss(model).item() < first
     assert said[-1]["dense"] <= 8 / 60 + 1e-6
     assert 0.0 <= said[-1]["certified"] <= 1.0
+
+
+@pytest.mark.parametrize("rule", ["adafactor", "sgd"])
+def test_a_delta_that_was_trained_before_goes_on_with_few_gradients(rule: str, tmp_path: Path):
+    """Its subset is there from the start, and so far from the base that it is certified, but the rule is new."""
+    model = foretune.get_peft_model(toys.network("bert"), DynamicSubset(density=0.05, preset="fast", optimizer=rule))
+    run(model, optimizer_of(model, steps=20, lr=0.05), 20)
+    model.save_pretrained(tmp_path)
+    again = foretune.SubsetModel.from_pretrained(toys.network("bert"), tmp_path, is_trainable=True)
+    assert all(silo.least() > 0 for silo in subset_of(again).silos)
+    said = run(again, optimizer_of(again, steps=20, lr=1e-6), 3)
+    assert said[0]["certified"] == 0.0
+    assert said[1]["certified"] > 0.0
+    assert said[2]["dense"] < 1.0
 
 
 def test_statistics_take_in_the_steps_that_were_not_seen():

@@ -46,7 +46,7 @@ class Movement(ABC):
         """Whether the subset of ``silo`` stays what it is in ``step``, so that no other weight competes.
 
         Args:
-            step: counted from 1.
+            step: counted from 1; in the first one the rule has seen no gradients yet, so it cannot follow.
             steps: of the whole run.
             reach: how far a weight may move in this step; None if there is no bound.
         """
@@ -91,7 +91,8 @@ class Moving(Movement):
         return self.cadence.certify
 
     def follows(self, silo: Silo, step: int, steps: int, reach: float | None) -> bool:
-        if silo.chosen < silo.k:
+        if step == 1 or silo.chosen < silo.k:
+            silo.certain = False
             return False
         silo.certain = self.cadence.certify and certified(silo, reach)
         return silo.certain or not self.cadence.competes(step, steps)
