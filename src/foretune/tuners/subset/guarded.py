@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,15 +13,7 @@ from foretune.tuners.subset.optimizer import SubsetOptimizer
 
 class GuardedOptimizer(SubsetOptimizer):
     """A ``SubsetOptimizer`` that refuses to step while the weights do not hold its subset, and whose saved state comes
-    back bit for bit.
-
-    Attributes:
-        in_place: whether they do.
-    """
-
-    def __init__(self, params: Iterable[dict[str, Any]], *, in_place: Callable[[], bool], **settings: Any) -> None:
-        super().__init__(params, **settings)
-        self.in_place = in_place
+    back bit for bit."""
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """As ``SubsetOptimizer.step``.
