@@ -131,9 +131,12 @@ class SubsetTuner(Tuner):
     def optimizer_for(
         self, model: nn.Module, groups: Sequence[dict[str, Any]], schedule: Schedule | None = None
     ) -> Optimizer:
-        from foretune.tuners.subset.model import dst_optimizer, freeable
+        from foretune.tuners.subset.model import dst_optimizer, freeable, require_clipped
 
-        known: dict[str, Any] = {} if schedule is None else {"steps": schedule.steps, "free": freeable(model, schedule)}
+        known: dict[str, Any] = {}
+        if schedule is not None:
+            require_clipped(model, schedule)
+            known = {"steps": schedule.steps, "free": freeable(model, schedule)}
         kind, settings = dst_optimizer(model, **known)
         return kind(groups, **settings)
 

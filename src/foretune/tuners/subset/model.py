@@ -275,6 +275,17 @@ def freeable(model: nn.Module, schedule: Schedule) -> bool:
     return alone and whole and subset.rule.bounds_itself and all(len(silo.parts) == 1 for silo in subset.silos)
 
 
+def require_clipped(model: nn.Module, schedule: Schedule) -> None:
+    """Raise ``UsageError`` where gradients are to be clipped that are not all there: a gathered one is in no norm."""
+    subset = subset_of(model)
+    if schedule.clip is not None and subset.movement.gathers and not subset.rule.bounds_itself:
+        raise UsageError(
+            f"Clipping needs the norm of all gradients, but got clip={schedule.clip:g} with gather=true and "
+            f"optimizer={subset.rule.name}, which in most steps sees those of the subset alone. Use `gather=false`, "
+            "`optimizer=adafactor`, which limits its own steps, or no clipping (`--clip 0`)."
+        )
+
+
 def learned(model: nn.Module) -> dict[str, torch.Tensor]:
     """All that training has changed: places and values of every part, and the head. Of what is sharded they are
     gathered, so all processes ask together."""
