@@ -13,6 +13,7 @@ def cost_of(run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory) -
     teacher = run.lessons.told.seconds if run.lessons and not run.lessons.told.reused else 0.0
     total = sum(p.numel() for p in run.engine.bare.parameters())
     trained = run.engine.tuner.size(run.engine.bare)
+    gradients = run.engine.tuner.gradients_made(run.engine.bare)
     read = next(run.encoded[split] for split in ("test", "dev", "train") if split in run.encoded)
     embedded = run.engine.bare.get_input_embeddings().weight.numel()  # type: ignore[operator]
     return Cost(
@@ -24,6 +25,6 @@ def cost_of(run: Prepared, state: State, watch: Stopwatch, memory: PeakMemory) -
         tokens=state.tokens,
         trainable_parameters=trained,
         total_parameters=total,
-        flops=training_flops(total - embedded, min(trained, total - embedded), state.tokens),
+        flops=training_flops(total - embedded, min(gradients, total - embedded), state.tokens),
         prompt_tokens=float(read.sizes.mean()),
     )

@@ -162,6 +162,17 @@ class SubsetTuner(Tuner):
         subset = subset_of(model)
         return subset.size + sum(value.numel() for value in subset.head_base.values())
 
+    def training_bytes(self, model: nn.Module, schedule: Schedule) -> int:
+        from foretune.tuners.subset import outlay
+        from foretune.tuners.subset.model import freeable
+
+        return outlay.training_bytes(model, freeable(model, schedule))
+
+    def gradients_made(self, model: nn.Module) -> float:
+        from foretune.tuners.subset import outlay
+
+        return outlay.gradients_made(model)
+
     def require_stock(self, config: PreTrainedConfig) -> None:
         way = "`--to merged`" if self.more else "`--to supertuning`, which it can, or `--to merged`"
         raise ModelError(f"Stock PEFT cannot load what `{self.name}` saves. Use {way}.")

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 
@@ -26,6 +27,9 @@ class Movement(ABC):
     def watch(self, part: Part, state: State) -> None:
         """Look at the gradient of ``part`` before the rule overwrites it; ``state`` is kept by checkpoints."""
         return None
+
+    sums: ClassVar[bool] = False
+    """Whether ``watch`` keeps a number for every weight, at least for a while."""
 
     @property
     def steady(self) -> bool:
@@ -128,6 +132,8 @@ class Static(Movement):
     score: str
     seed: int = 0
     warmup: int = 1
+
+    sums: ClassVar[bool] = True
 
     def judge(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> Second:
         if silo.chosen:

@@ -151,6 +151,10 @@ class Rule(ABC):
         """
         raise UsageError(f"`{self.name}` needs all gradients in every step. Use `adafactor` or `sgd`, or all of them.")
 
+    def remembered(self, shape: torch.Size) -> int:
+        """Numbers in the state of a tensor of ``shape``."""
+        return len(self.per_weight) * shape.numel()
+
     def _limited(self, update: torch.Tensor, lr: float) -> torch.Tensor:
         return update if self.bound is None else update.clamp_(-self.bound * lr, self.bound * lr)
 
@@ -275,6 +279,9 @@ class Adafactor(Rule):
         state["own"].lerp_(grad.square().add_(self.eps), float(state["step"]) ** self.decay)
         update = self._limited(grad * state["own"].rsqrt() * (lr * state["shrink"]), lr)
         return weights.shadow * (1 - lr * self.weight_decay) - update
+
+    def remembered(self, shape: torch.Size) -> int:
+        return shape[:-1].numel() + torch.Size((*shape[:-2], shape[-1])).numel() if len(shape) > 1 else shape.numel()
 
     def _news(self, state: State) -> float:
         """The weight of this gradient in the means: that of all the steps since the last one that was seen."""
