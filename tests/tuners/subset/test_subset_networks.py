@@ -144,13 +144,44 @@ def test_check_18_a_closure_is_refused_before_anything_moves(ready: torch.nn.Mod
     assert all(torch.equal(p, q) for p, q in zip(ready.parameters(), before, strict=True))
 
 
-def test_check_18_a_tensor_without_a_gradient_is_named(ready: torch.nn.Module):
-    part = subset_of(ready).parts[0]
+def test_a_tensor_that_a_batch_did_not_reach_stays_as_it_is():
+    """Such as an expert, or a layer that was dropped."""
+    tuner, network = DynamicSubset(density=0.05), toys.network("bert")
+    model = tuner.attach(network, toys.fresh(network))
+    made, batch = optimizer(tuner, model), toys.batch(network)
+    skipped, *others = subset_of(model).silos
+    (part,) = skipped.parts
+    for step in range(3):
+        model(**batch).logits.square().sum().backward()
+        if step == 1:
+            part.parameter.grad = None
+            before = part.index.clone(), part.shadow.clone(), part.weight.clone()
+            moved = others[0].parts[0].shadow.clone()
+        made.step()
+        if step == 1:
+            assert all(torch.equal(a, b) for a, b in zip(before, (part.index, part.shadow, part.weight), strict=True))
+            assert not torch.equal(others[0].parts[0].shadow, moved)
+            assert float(made.state[part.parameter]["step"]) == 1.0
+            assert skipped.change.entered == 0
+    assert float(made.state[part.parameter]["step"]) == 2.0
+    assert not torch.equal(part.shadow, before[1])
+
+
+def test_check_18_a_tensor_without_a_gradient_among_others_that_share_its_budget_is_named():
+    tuner, network = DynamicSubset(density=0.05, silo="layer"), toys.network("bert")
+    model = tuner.attach(network, toys.fresh(network))
+    model(**toys.batch(network)).logits.square().sum().backward()
+    silo = subset_of(model).silos[0]
+    part = silo.parts[2]
     part.parameter.grad = None
-    before = part.weight.clone()
-    with pytest.raises(UsageError, match=rf"needs a gradient, but `{part.name}` has none"):
-        optimizer(DynamicSubset(), ready).step()
-    assert torch.equal(part.weight, before)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(UsageError, match=rf"of 6 in `{silo.name}` 1 have none.*`{part.name}`.*Use `silo=tensor`"):
+        optimizer(tuner, model).step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    for part in silo.parts:
+        part.parameter.grad = None
+    optimizer(tuner, model).step()
+    assert silo.chosen == 0 < subset_of(model).silos[1].chosen
 
 
 def test_check_18_a_tensor_that_no_group_holds_is_named(ready: torch.nn.Module):

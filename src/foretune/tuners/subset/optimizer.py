@@ -106,11 +106,12 @@ class SubsetOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every weight, keep the farthest, put the others back.
+        """Move every weight, keep the farthest, put the others back. A silo without gradients stays as it is, as in
+        torch's optimizers: a batch need not reach every expert.
 
         Raises:
             DivergedError: a displacement is not finite; weights of other silos may have moved.
-            UsageError: the step is compiled, gradients are scaled or missing, a later optimizer looks at the passes of
+            UsageError: the step is compiled, gradients are scaled or missing in part of a silo, a later optimizer looks at the passes of
                 this one's subset, or processes hold different subsets.
         """
         self._require_own_passes()
@@ -118,13 +119,11 @@ class SubsetOptimizer(Optimizer):
         require_unscaled(self)
         if closure is not None:
             raise UsageError("A subset takes no closure: gradients are freed during the step. Call `backward` before.")
+        reached = {silo.name: self._reached(silo) for silo in self.silos}
         for silo in self.silos:
-            for part in silo.parts:
-                if silo.name not in self._judged and part.parameter.grad is None and self._tapped(part) is None:
-                    raise UsageError(
-                        f"Every tensor of a silo needs a gradient, but `{part.name}` has none in this step."
-                    )
-        for silo in self.silos:
+            if not reached[silo.name]:
+                silo.change = replace(silo.change, entered=0)
+                continue
             if silo.name not in self._judged:
                 self._judge(silo)
             self._forget(silo, self._judged.pop(silo.name)())
@@ -163,6 +162,23 @@ class SubsetOptimizer(Optimizer):
         if self.movement.certifies:
             for silo, least in zip(asked, _numbers([silo.nearest() for silo in asked]), strict=True):
                 silo.remember(least)
+
+    def _reached(self, silo: Silo) -> bool:
+        """Whether there are gradients of ``silo``.
+
+        Raises:
+            UsageError: of some of its tensors alone, which would take the places of the others.
+        """
+        if silo.name in self._judged:
+            return True
+        without = [part for part in silo.parts if part.parameter.grad is None and self._tapped(part) is None]
+        if without and len(without) < len(silo.parts):
+            raise UsageError(
+                f"Tensors that share a budget all need a gradient, or none of them, but of {len(silo.parts)} in "
+                f"`{silo.name}` {len(without)} have none in this step, such as `{without[0].name}`. Use `silo=tensor`, "
+                "where what a batch does not reach stays as it is."
+            )
+        return not without
 
     def _follows(self, silo: Silo) -> bool:
         first = silo.parts[0].parameter
