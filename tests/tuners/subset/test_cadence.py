@@ -11,9 +11,11 @@ import foretune
 from foretune.errors import UsageError
 from foretune.testing import toys
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
+from foretune.tuners.subset.cadence import Cadence
 from foretune.tuners.subset.model import dst_optimizer, subset_of
+from foretune.tuners.subset.movement import Moving, certified
 from foretune.tuners.subset.part import Part
-from foretune.tuners.subset.rules import RULES, Adafactor
+from foretune.tuners.subset.rules import RULES, Adafactor, Whole
 from foretune.tuners.subset.silo import DISTANCES, Silo, register_distance
 
 ARCHITECTURES = ["bert", "gpt2", "llama", "t5"]
@@ -30,7 +32,8 @@ def optimizer_of(model: torch.nn.Module, steps: int, lr: float = 0.01) -> torch.
 
 
 def loss(model: torch.nn.Module) -> torch.Tensor:
-    return model(**toys.batch(model)).logits.square().sum()
+    device = next(model.parameters()).device
+    return model(**{name: value.to(device) for name, value in toys.batch(model).items()}).logits.square().sum()
 
 
 def run(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[dict[str, float]]:
@@ -108,14 +111,17 @@ def test_check_20_the_share_of_dense_steps_is_what_was_done():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_check_16_no_certified_silo_would_have_changed(seed: int):
+    """Exact selection in every step, also in those in which the certificate would have spared it."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(30, 20, generator=generator)
     rule, state, lr = Adafactor(bound=3.0), {}, 0.01
+    movement = Moving(Cadence(certify=True))
     silo = Silo("w", [Part("w", weight)], 30)
     certain = 0
-    for step in range(400):
-        rate = lr * (1 - step / 400)
-        stays = bool(silo.chosen) and silo.least() > 2 * rule.bound * rate
+    for step in range(1, 401):
+        rate = lr * (1 - (step - 1) / 400)
+        stays = movement.follows(silo, step, 400, rule.bound * rate)
+        assert stays == silo.certain
         before = silo.parts[0].index.clone()
         shift = torch.randn(30, 20, generator=generator)
         shift[:3, :10] += 5.0
@@ -124,6 +130,20 @@ def test_check_16_no_certified_silo_would_have_changed(seed: int):
             certain += 1
             assert torch.equal(silo.parts[0].index, before), step
     assert certain > 50
+
+
+@pytest.mark.parametrize(("distance", "stays"), [(1.5, False), (1.9, False), (2.1, True)])
+def test_check_16_the_nearest_may_come_back_by_one_step_while_another_goes_away_by_one(distance: float, stays: bool):
+    """The worst step within the bound: between one and two times the bound from the base the subset does change."""
+    reach, part = 1.0, Part("w", torch.zeros(4))
+    silo = Silo("w", [part], 1)
+    silo.project([Whole(part, torch.tensor([distance, 0.0, 0.0, 0.0]))])
+    assert part.index.tolist() == [0]
+    assert certified(silo, reach) is stays
+    assert Moving(Cadence(certify=True)).follows(silo, 2, 10, reach) is stays
+    silo.project([Whole(part, torch.tensor([distance - reach, 0.0, reach, 0.0]))])
+    assert (part.index.tolist() == [0]) is stays
+    assert not certified(silo, None)
 
 
 @pytest.mark.parametrize("rule", ["adafactor", "sgd"])
