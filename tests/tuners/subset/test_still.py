@@ -6,11 +6,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_cadence import attached, optimizer_of, places, run
+from test_cadence import attached, loss, optimizer_of, places, run
 
 from foretune.errors import DivergedError
 from foretune.tuners.subset.experts import ExpertSilo
 from foretune.tuners.subset.model import subset_of
+from foretune.tuners.subset.optimizer import SubsetOptimizer
 from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Whole
 from foretune.tuners.subset.silo import DISTANCES, Silo
@@ -172,18 +173,31 @@ def test_a_spoiled_first_step_is_told_at_once(still: None) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("rule", sorted(RULES))
-def test_a_step_on_a_gpu_waits_for_nothing(rule: str) -> None:
-    model = attached(optimizer=rule).to("cuda")
-    optimizer = optimizer_of(model, steps=10)
-    run(model, optimizer, 2)
-    silos = subset_of(model).silos
-    grads = [torch.randn_like(silo.parts[0].parameter) for silo in silos]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for silo, grad in zip(silos, grads, strict=True):
-            (part,) = silo.parts
-            silo.project([optimizer.rule.propose(part, grad, optimizer.state[part.parameter], 0.01)])
-    finally:
+@pytest.mark.parametrize(
+    "options",
+    [*({"optimizer": rule} for rule in sorted(RULES)), {"preset": "fast"}, {"select_steps": 0.1, "refresh_every": 0}],
+    ids=str,
+)
+def test_check_15_a_step_on_a_gpu_waits_once_when_it_is_over(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    """All of ``step``, the head's included, but for the one question at its end."""
+    model = attached(**options).to("cuda")
+    optimizer = optimizer_of(model, steps=20)
+    run(model, optimizer, 3)
+    asked = []
+
+    def ask() -> None:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(bool(silo.finite) for silo in silos)
+        asked.append(SubsetOptimizer._ask(optimizer))
+        torch.cuda.set_sync_debug_mode("error")
+
+    monkeypatch.setattr(optimizer, "_ask", ask)
+    for _ in range(3):
+        loss(model).backward()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        optimizer.zero_grad()
+    assert len(asked) == 3
+    assert all(bool(silo.finite) for silo in subset_of(model).silos)
