@@ -9,8 +9,11 @@ from hypothesis import strategies as st
 from test_cadence import attached, loss, optimizer_of, places, run
 
 from foretune.errors import DivergedError
+from foretune.training.optimizer import restore_moments
 from foretune.tuners.subset.experts import ExpertSilo
+from foretune.tuners.subset.guarded import GuardedOptimizer
 from foretune.tuners.subset.model import subset_of
+from foretune.tuners.subset.movement import Moving
 from foretune.tuners.subset.optimizer import SubsetOptimizer
 from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Whole
@@ -114,6 +117,24 @@ def test_nothing_is_asked_of_an_accelerator(kind: str, rule: str) -> None:
     assert silo.finite is not None
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         silo.judge([proposal])
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_what_counts_steps_comes_back_to_the_host_and_moments_to_the_device(rule: str) -> None:
+    """A state that was saved elsewhere, for a tensor without contents on a device that is none."""
+    here, state = Part("w", torch.zeros(3, 4)), {"competed": torch.ones(())}
+    RULES[rule]().propose(here, torch.ones(3, 4), state, 0.1)
+    silo = chosen(Silo("w", [Part("w", torch.zeros(3, 4, device="meta"))], 3))
+    (part,) = silo.parts
+    optimizer = GuardedOptimizer([{"params": [part.parameter]}], silos=[silo], rule=RULES[rule](), movement=Moving())
+    restore_moments(optimizer, {"w": part.parameter}, {f"w.{key}": value for key, value in state.items()})
+    restored = optimizer.state[part.parameter]
+    assert restored.keys() == state.keys()
+    for key, value in restored.items():
+        assert value.device.type == ("cpu" if key in ("step", "competed") else "meta"), key
+    part.parameter.grad = torch.zeros(3, 4, device="meta")
+    silo.project([optimizer._proposal(part)])
+    assert float(restored["step"]) == 2.0
 
 
 @pytest.mark.parametrize("held", [1, 5])

@@ -11,6 +11,10 @@ from foretune.errors import UsageError
 from foretune.tuners.subset.optimizer import SubsetOptimizer
 
 
+COUNTS = ("step", "missed", "competed", "mask_steps")
+"""What of a part's state is counted on the host: read from a device, each would make every step wait for it."""
+
+
 class GuardedOptimizer(SubsetOptimizer):
     """A ``SubsetOptimizer`` that refuses to step while the weights do not hold its subset, and whose saved state comes
     back bit for bit."""
@@ -42,12 +46,20 @@ class GuardedOptimizer(SubsetOptimizer):
                 f"A saved optimizer must have as many tensors per group as this one, but it has {counts[0]}, this one "
                 f"{counts[1]}. Make the model with the options that it was saved with."
             )
+        parts = {part.parameter for silo in self.silos for part in silo.parts}
         self.state.clear()
         for group, other in zip(self.param_groups, saved, strict=True):
             group.update({key: value for key, value in other.items() if key != "params"})
             for parameter, number in zip(group["params"], other["params"], strict=True):
                 if number in state_dict["state"]:
                     self.state[parameter] = {
-                        key: value.to(parameter.device).clone() if isinstance(value, torch.Tensor) else value
+                        key: _placed(key, value, parameter, parameter in parts)
                         for key, value in state_dict["state"][number].items()
                     }
+
+
+def _placed(key: str, value: Any, parameter: torch.Tensor, part: bool) -> Any:
+    """A copy of ``value`` where it belongs: beside ``parameter``, but for what the program reads of a part."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to("cpu" if part and key in COUNTS else parameter.device, copy=True)
