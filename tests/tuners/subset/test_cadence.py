@@ -178,6 +178,29 @@ def test_a_delta_that_was_trained_before_goes_on_with_few_gradients(rule: str, t
     assert said[2]["dense"] < 1.0
 
 
+@pytest.mark.parametrize("times", [0.01, 1.0, 100.0])
+def test_between_whole_steps_the_subsets_own_step_is_clipped_too(times: float):
+    """Its gradients grow a hundredfold after the last step that saw all, in which nothing had to be scaled down."""
+    rule, part, state = Adafactor(), Part("w", torch.zeros(6, 5)), {}
+    Silo("w", [part], 4).project([rule.propose(part, torch.ones(6, 5), state, 0.1)])
+    assert float(state["shrink"]) == 1.0
+    grad = times * torch.tensor([1.0, -1.0, 2.0, 0.5])
+    step = part.shadow - rule.follow(part, grad, state, 0.1)
+    share = 2**-0.8
+    free = 0.1 * grad / (1 - share + share * grad.square()).sqrt()
+    size = float(free.square().mean().sqrt()) / 0.1
+    assert (size > 1.0) == (times == 100.0)
+    torch.testing.assert_close(step, free / max(1.0, size))
+
+
+def test_what_the_last_whole_step_was_scaled_down_by_counts_on():
+    rule, part, state = Adafactor(), Part("w", torch.zeros(6, 5)), {}
+    Silo("w", [part], 4).project([rule.propose(part, torch.ones(6, 5), state, 0.1)])
+    state["shrink"] = torch.tensor(0.25)
+    step = part.shadow - rule.follow(part, torch.ones(4), state, 0.1)
+    torch.testing.assert_close(step, torch.full((4,), 0.025))
+
+
 def test_statistics_take_in_the_steps_that_were_not_seen():
     rule, weight = Adafactor(), torch.randn(6, 5)
     part, state = Part("w", weight), {}

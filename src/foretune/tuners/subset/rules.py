@@ -230,7 +230,8 @@ class Adafactor(Rule):
 
     Between steps that see all gradients (``follow``) every weight of the subset has a second moment of its own, which
     begins as the factored one; when all gradients are seen again, the factored one takes them in with the weight of
-    all the steps that it missed.
+    all the steps that it missed. ``clip`` then is of the root mean square over the subset, and what the last whole step
+    was scaled down by counts on, if that is less: second moments that are old make steps too large.
     """
 
     clip: float = 1.0
@@ -277,7 +278,12 @@ class Adafactor(Rule):
         state["missed"] += 1
         grad = grad.float()
         state["own"].lerp_(grad.square().add_(self.eps), float(state["step"]) ** self.decay)
-        update = self._limited(grad * state["own"].rsqrt() * (lr * state["shrink"]), lr)
+        update = grad * state["own"].rsqrt()
+        square = update.square().sum()
+        total, count = weights.summed(torch.stack([square, square.new_full((), len(update))])).unbind()
+        size = total.div_(count.clamp_(min=1.0)).sqrt_()
+        shrink = torch.minimum(self.clip / size.clamp_(min=self.clip), state["shrink"])
+        update = self._limited(update.mul_(lr * shrink), lr)
         return weights.shadow * (1 - lr * self.weight_decay) - update
 
     def remembered(self, shape: torch.Size) -> int:
