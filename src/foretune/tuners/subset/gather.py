@@ -55,7 +55,7 @@ class Tap:
 
     def add(self, x: torch.Tensor, dy: torch.Tensor) -> None:
         """Add the gradients of one pass; ``(tokens, in)`` and ``(tokens, out)``."""
-        height, width = self.part.parameter.shape
+        width = self.part.parameter.shape[1]
         first, second = (x, dy) if self.transposed else (dy, x)
         index = self.part.index
         rows, columns = torch.div(index, width, rounding_mode="floor"), index % width

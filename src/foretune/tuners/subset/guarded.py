@@ -10,7 +10,6 @@ import torch
 from foretune.errors import UsageError
 from foretune.tuners.subset.optimizer import SubsetOptimizer
 
-
 COUNTS = ("step", "missed", "competed", "mask_steps")
 """What of a part's state is counted on the host: read from a device, each would make every step wait for it."""
 

@@ -111,8 +111,8 @@ class SubsetOptimizer(Optimizer):
 
         Raises:
             DivergedError: a displacement is not finite; weights of other silos may have moved.
-            UsageError: the step is compiled, gradients are scaled or missing in part of a silo, a later optimizer looks at the passes of
-                this one's subset, or processes hold different subsets.
+            UsageError: the step is compiled, gradients are scaled or missing in part of a silo, a later optimizer looks
+                at the passes of this one's subset, or processes hold different subsets.
         """
         self._require_own_passes()
         require_uncompiled()
