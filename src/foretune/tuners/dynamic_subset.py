@@ -33,7 +33,7 @@ class SubsetTuner(Tuner):
         silo: which weights share a budget: those of a ``tensor``, a ``layer``, a ``module_type``, all (``global``), or
             a ``tensor`` but for fused experts, of which then each has its own (``expert``).
         optimizer: ``adafactor`` (no momentum, O(rows + columns) state), ``adamw`` (dense moments) or ``sgd``.
-        k_min: weights that every silo keeps at least.
+        k_min: weights that every silo keeps at least; ``freeze``: one whose share is less than a weight is not tuned.
         targets: ``all-linear``, ``attention`` or ``qv``, as for LoRA.
         more: ``embeddings``, ``norms``, ``biases``: tuned in part as well.
         weight_decay: of the tuned weights; it moves large ones, so in a moving subset it also decides which stay.
@@ -44,7 +44,7 @@ class SubsetTuner(Tuner):
     density: float = 0.001
     silo: Literal["tensor", "layer", "module_type", "global", "expert"] = "tensor"
     optimizer: Literal["adafactor", "adamw", "sgd"] = "adafactor"
-    k_min: int = 1
+    k_min: int | Literal["freeze"] = 1
     targets: Literal["all-linear", "attention", "qv"] = "all-linear"
     more: tuple[Literal["embeddings", "norms", "biases"], ...] = ()
     weight_decay: float = 0.0
@@ -60,7 +60,7 @@ class SubsetTuner(Tuner):
         require(
             {
                 "0 < density <= 1": 0 < self.density <= 1,
-                "k_min >= 1": self.k_min >= 1,
+                "k_min >= 1": self.k_min == "freeze" or self.k_min >= 1,
                 "weight_decay >= 0": self.weight_decay >= 0,
             },
             vars(self),
@@ -82,7 +82,7 @@ class SubsetTuner(Tuner):
             density=self.density,
             silo=self.silo,
             distance=self.distance_name(),
-            least=self.k_min,
+            least=0 if self.k_min == "freeze" else self.k_min,
             rule=RULES[self.optimizer](weight_decay=self.weight_decay, bound=self.reach()),
             movement=self.movement(),
             **self.beyond(),

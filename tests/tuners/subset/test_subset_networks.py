@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -11,6 +15,7 @@ from foretune.testing import toys
 from foretune.testing.contracts import logits, train
 from foretune.tuners.base import Tuner
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
+from foretune.tuners.heads import within
 from foretune.tuners.subset.model import subset_of
 
 EXPERTS = 4
@@ -126,6 +131,39 @@ def test_check_04_a_silo_whose_share_is_less_than_one_weight_keeps_k_min():
     for silo in subset_of(model).silos:
         (part,) = silo.parts
         assert silo.k == int((part.weight != base[part.name].flatten()).sum()) == 2
+
+
+@pytest.mark.parametrize(
+    ("silo", "share", "make", "tuned"),
+    [
+        ("tensor", 300, lambda: toys.network("bert"), r"intermediate.dense.weight|layer.\d.output.dense.weight"),
+        ("tensor", 500, mixture, "experts.gate_up_proj|experts.down_proj"),
+        ("expert", 500, mixture, "experts.gate_up_proj"),
+    ],
+    ids=["tensor", "fused", "expert"],
+)
+def test_check_04_a_silo_whose_share_is_less_than_one_weight_is_frozen_if_asked(
+    silo: str, share: int, make: Callable[[], torch.nn.Module], tuned: str, tmp_path: Path
+):
+    """One weight of 300: of 16 x 16 none, of 16 x 24 one. Of 500: of an expert's 16 x 24 none, of its 48 x 16 one."""
+    network = make()
+    base = {n: p.detach().clone() for n, p in network.named_parameters()}
+    tuner = DynamicSubset(density=1 / share, k_min="freeze", silo=silo)
+    model = tuner.attach(network)
+    expected = {name for name in base if re.search(rf"({tuned})$", name)}
+    assert {part.name for part in subset_of(model).parts} == expected != set()
+    train(model, toys.batch(network), tuner, 3)
+    heads = subset_of(model).heads
+    moved = {name for name, p in network.named_parameters() if not torch.equal(p, base[name])}
+    assert {name for name in moved if not within(name, heads)} == expected
+    tuner.save(model, tmp_path)
+    again = tuner.restore(make(), tmp_path)
+    assert {part.name for part in subset_of(again).parts} == expected
+
+
+def test_check_18_a_density_that_leaves_no_silo_a_weight_is_refused():
+    with pytest.raises(UsageError, match=r"Some silo must get a weight.*density=1e-06.*`k_min=1`, or `silo=global`"):
+        DynamicSubset(density=1e-6, k_min="freeze").attach(toys.network("bert"))
 
 
 @pytest.fixture
