@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from foretune.tuners.subset.movement import Movement
+    from foretune.tuners.subset.silo import Distance
+
+REL_TAU = 1e-8
+"""As in the distance registered as ``rel``; the module that holds it loads torch."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class SubsetTuner(Tuner):
             names,
             density=self.density,
             silo=self.silo,
-            distance=self.distance_name(),
+            distance=self.score(),
             least=0 if self.k_min == "freeze" else self.k_min,
             rule=RULES[self.optimizer](weight_decay=self.weight_decay, bound=self.reach()),
             movement=self.movement(),
@@ -177,9 +181,11 @@ class SubsetTuner(Tuner):
         way = "`--to merged`" if self.more else "`--to supertuning`, which it can, or `--to merged`"
         raise ModelError(f"Stock PEFT cannot load what `{self.name}` saves. Use {way}.")
 
-    def distance_name(self) -> str:
+    def score(self) -> Distance:
         """By what a moving subset is chosen."""
-        return "abs"
+        from foretune.tuners.subset.silo import absolute
+
+        return absolute
 
     def reach(self) -> float | None:
         """By how many times the rate a weight may move in one step; None for no bound."""
@@ -222,7 +228,8 @@ class DynamicSubset(SubsetTuner):
     suite has its nearest relative, SHiRA; sparse runs bear about ten times the rate of full fine-tuning.
 
     Attributes:
-        distance: ``abs``: |W - W0|; ``rel``: that over |W0|; or a name given to ``register_distance``.
+        distance: ``abs``: |W - W0|; ``rel``: that over |W0| + rel_tau; or a name given to ``register_distance``.
+        rel_tau: what keeps weights near zero from entering at every touch.
         preset: ``exact``: all weights compete in every step. ``fast``: in each of the first 10 % of the steps, then in
             every 20th, no more after half of them, nor where none can enter. The four fields below say it one by one.
         select_steps: share of the run, from its beginning, in which all weights compete in every step.
@@ -240,6 +247,7 @@ class DynamicSubset(SubsetTuner):
     """
 
     distance: str = "abs"
+    rel_tau: float = REL_TAU
     preset: Literal["exact", "fast"] = "exact"
     select_steps: float | None = None
     refresh_every: int | None = None
@@ -268,9 +276,15 @@ class DynamicSubset(SubsetTuner):
                 "refresh_every >= 0": self.refresh_every is None or self.refresh_every >= 0,
                 "0 <= select_until <= 1": self.select_until is None or 0 <= self.select_until <= 1,
                 "bound > 0": self.bound is None or self.bound > 0,
+                "rel_tau > 0": self.rel_tau > 0,
             },
             vars(self),
         )
+        if self.distance != "rel" and self.rel_tau != REL_TAU:
+            raise UsageError(
+                f"Only `distance=rel` reads rel_tau, but got rel_tau={self.rel_tau:g} with distance={self.distance}. "
+                "Leave it out, or use `distance=rel`."
+            )
         cadence = self.cadence
         if self._gathers and self.optimizer == "adamw":
             raise UsageError(
@@ -308,8 +322,11 @@ class DynamicSubset(SubsetTuner):
 
         return Moving(self.cadence, self.gather)
 
-    def distance_name(self) -> str:
-        return self.distance
+    def score(self) -> Distance:
+        from foretune.tuners.subset.relative import relative_beyond
+        from foretune.tuners.subset.silo import distance_named
+
+        return relative_beyond(self.rel_tau) if self.distance == "rel" else distance_named(self.distance)
 
     def reach(self) -> float | None:
         return BOUND if self.bound is None and (self._gathers or self.cadence.certify) else self.bound

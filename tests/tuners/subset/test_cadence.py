@@ -263,6 +263,18 @@ def test_a_distance_of_ones_own_chooses(monkeypatch: pytest.MonkeyPatch):
         attached(distance="against")
 
 
+def test_a_floor_far_above_all_weights_makes_rel_choose_as_abs():
+    chosen = []
+    for options in ({"distance": "rel"}, {"distance": "rel", "rel_tau": 1e6}, {}):
+        model = attached(**options)
+        run(model, optimizer_of(model, steps=10), 1)
+        chosen.append(places(model))
+    near_zero, floored, absolute = ([set(of) for of in one] for one in chosen)
+    shared = sum(len(one & other) for one, other in zip(floored, absolute, strict=True))
+    assert shared > 0.95 * sum(len(one) for one in absolute)
+    assert sum(len(one & other) for one, other in zip(near_zero, absolute, strict=True)) < 0.5 * shared
+
+
 def test_whole_tensors_by_chance_are_a_mask_too():
     network = toys.network("bert")
     tuner = StaticSubset(density=0.3, mask="tensors", silo="global")
@@ -281,6 +293,8 @@ def test_whole_tensors_by_chance_are_a_mask_too():
         ({"select_steps": 0.0}, r"`0 < select_steps <= 1` must hold, but got select_steps=0.0"),
         ({"refresh_every": -1}, "refresh_every=-1"),
         ({"bound": 0.0}, "bound=0.0"),
+        ({"distance": "rel", "rel_tau": 0.0}, "rel_tau=0.0"),
+        ({"rel_tau": 0.1}, "Only `distance=rel` reads rel_tau.*rel_tau=0.1 with distance=abs"),
         ({"preset": "fast", "optimizer": "adamw"}, "AdamW needs all gradients.*`optimizer=adafactor`"),
         ({"freeze": "certificate", "distance": "rel"}, "distance=rel.*`freeze=never`"),
         ({"dropped_state": "reset"}, "Only AdamW has moments.*dropped_state=reset with optimizer=adafactor"),

@@ -22,7 +22,7 @@ from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.quantised import described
 from foretune.tuners.subset.rules import Rule
 from foretune.tuners.subset.sharded import ShardedSilo, as_shards, copy_into, full, part_of
-from foretune.tuners.subset.silo import Silo, budget, distance_named
+from foretune.tuners.subset.silo import Distance, Silo, budget
 from foretune.tuners.targets import leaf, linears, norms
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def attach(
     *,
     density: float,
     silo: str,
-    distance: str,
+    distance: Distance,
     least: int,
     rule: Rule,
     movement: Movement,
@@ -154,8 +154,7 @@ def attach(
         if name in tuned or within(name, heads):
             parameter.requires_grad_(True)
     silos = tuple(
-        _silo(key, parts, density, least, apart, distance=distance_named(distance), left=left)
-        for key, parts in groups.items()
+        _silo(key, parts, density, least, apart, distance=distance, left=left) for key, parts in groups.items()
     )
     base = {n: p.detach().cpu().clone() for n, p in parameters.items() if within(n, heads)}
     vars(network)[ATTRIBUTE] = Subset(silos, tuple(heads), base, rule, movement, dropped)
