@@ -88,6 +88,17 @@ def test_operations_count_the_weights_that_multiply(
     assert cost.flops == 6 * (cost.total_parameters - embeddings) * cost.tokens
 
 
+def test_a_subset_has_the_operations_of_full_tuning_and_not_its_memory(
+    config: Callable[..., RunConfig], task: Callable[..., Task]
+) -> None:
+    subset = Part("dynamic-subset", {"density": 0.001, "more": ["embeddings", "norms", "biases"]})
+    costs = [train(config(steps=2, tuner=tuner), task=task(), floors=False).cost for tuner in (subset, Part("full"))]
+    assert costs[0].trainable_parameters < 0.1 * costs[1].trainable_parameters
+    assert costs[0].flops == pytest.approx(costs[1].flops, rel=0.05)
+    subset, full = (estimate_bytes(prepare(config(tuner=tuner), task())) for tuner in (subset, Part("full")))
+    assert subset < full
+
+
 @pytest.mark.parametrize("name", ["bert", "gpt2", "distilbert", "t5", "llama"])
 def test_the_estimate_of_memory_knows_the_shape_of_every_family(
     name: str, config: Callable[..., RunConfig], task: Callable[..., Task]
@@ -103,7 +114,7 @@ def test_the_estimate_of_memory_knows_the_shape_of_every_family(
 
 def test_full_tuning_needs_more_memory_than_lora() -> None:
     shape = {"hidden": 16, "layers": 2, "heads": 2, "rows": 8, "length": 10}
-    assert memory_estimate(1000, 1000, **shape) - memory_estimate(1000, 10, **shape) == 12 * 990
+    assert memory_estimate(1000, 12_000, **shape) - memory_estimate(1000, 120, **shape) == 12 * 990
     assert memory_estimate(9, 9, **shape, outputs=50) - memory_estimate(9, 9, **shape) == 12 * 8 * 10 * 50
 
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file
 from subset_run import held
 
-from foretune.errors import Interrupted
+from foretune.errors import Interrupted, UsageError
 from foretune.records import ModelRef, Part, RunConfig
 from foretune.store.folder import read_run
 from foretune.tasks import Task
@@ -119,6 +119,14 @@ def test_check_10_gradients_freed_in_the_backward_pass_give_the_same_bits(
     kept = stepped(prepare(asked, task()))
     for name, weight in trainable(freed.engine.bare).items():
         assert torch.equal(weight, trainable(kept.engine.bare)[name]), name
+
+
+def test_check_18_gradients_that_are_gathered_cannot_be_clipped(spread: Config, task: Tasks) -> None:
+    fast = {"preset": "fast", "optimizer": "sgd"}
+    with pytest.raises(UsageError, match=r"clip=0.5 with gather=true and optimizer=sgd.*`gather=false`.*`--clip 0`"):
+        make_optimizer(prepare(spread(tuner=moving(**fast), clip=0.5), task()))
+    for tuner, clip in ((moving(**fast), None), (moving(**fast, gather=False), 0.5), (moving(preset="fast"), 0.5)):
+        assert make_optimizer(prepare(spread(tuner=tuner, clip=clip), task()))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ def cost_of(
     teacher = told.seconds + told.judged_seconds if told else 0.0
     total = sum(p.numel() for p in run.engine.bare.parameters())
     trained = run.engine.tuner.size(run.engine.bare)
+    gradients = run.engine.tuner.gradients_made(run.engine.bare)
     read = next(run.encoded[split] for split in ("test", "dev", "train") if split in run.encoded)
     embedded = run.engine.bare.get_input_embeddings().weight.numel()  # type: ignore[operator]
     return Cost(
@@ -27,7 +28,7 @@ def cost_of(
         tokens=state.tokens,
         trainable_parameters=trained,
         total_parameters=total,
-        flops=training_flops(total - embedded, min(trained, total - embedded), state.tokens),
+        flops=training_flops(total - embedded, min(gradients, total - embedded), state.tokens),
         prompt_tokens=float(read.sizes.mean()),
         item_seconds=item_seconds,
     )

@@ -102,30 +102,31 @@ def high_water() -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def training_flops(parameters: int, trainable: int, tokens: int) -> float:
+def training_flops(parameters: int, gradients: float, tokens: int) -> float:
     """Floating-point operations of training on ``tokens`` tokens.
 
-    2 N for the forward pass, 2 N for the gradient of the activations, 2 per trainable weight for its own gradient
-    (Kaplan et al. 2020, section 2.1: 6 N when everything trains). Embedding look-ups and attention scores are left out.
+    2 N for the forward pass, 2 N for the gradient of the activations, 2 for each of the ``gradients``: weights whose
+    own gradient a step computes (Kaplan et al. 2020, section 2.1: 6 N when everything trains). Embedding look-ups and
+    attention scores are left out.
 
     >>> training_flops(100, 100, 10)
     6000.0
     """
-    return float((4 * parameters + 2 * trainable) * tokens)
+    return float((4 * parameters + 2 * gradients) * tokens)
 
 
 def memory_estimate(
-    parameters: int, trainable: int, *, hidden: int, layers: int, heads: int, rows: int, length: int, outputs: int = 0
+    parameters: int, training: int, *, hidden: int, layers: int, heads: int, rows: int, length: int, outputs: int = 0
 ) -> int:
     """Bytes that training needs above the idle process, fp32.
 
-    4 bytes per weight, 12 per trainable weight (gradient and two Adam moments), and the activations of Korthikanti et
+    4 bytes per weight, those that ``training`` takes (``Tuner.training_bytes``), and the activations of Korthikanti et
     al. 2022 (arXiv 2205.05198, equation 1: 34 s b h + 5 a s^2 b bytes per layer in 16 bit), doubled for fp32. A
     language model's logits, their log-softmax and its gradient take 12 bytes for each of the ``outputs`` words that
     it knows.
 
-    >>> memory_estimate(1000, 10, hidden=4, layers=1, heads=1, rows=1, length=2)
+    >>> memory_estimate(1000, 120, hidden=4, layers=1, heads=1, rows=1, length=2)
     4704
     """
     activations = layers * rows * length * (34 * hidden + 5 * heads * length)
-    return 4 * parameters + 12 * trainable + 2 * activations + 12 * rows * length * outputs
+    return 4 * parameters + training + 2 * activations + 12 * rows * length * outputs

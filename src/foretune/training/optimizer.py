@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foretune.records import Schedule
 from foretune.training.prepare import Prepared, trainable
@@ -70,8 +70,17 @@ def moments(optimizer: Optimizer, weights: Tensors) -> Tensors:
 
 
 def restore_moments(optimizer: Optimizer, weights: Tensors, kept: Tensors) -> None:
-    """The inverse of ``moments``, on a fresh optimizer over the same parameters."""
+    """The inverse of ``moments``, on a fresh optimizer over the same parameters. Where each number belongs, beside its
+    parameter or on the host, the optimizer itself knows: a step counted on the wrong one would wait for the device."""
+    blank = optimizer.state_dict()
+    numbers = {
+        parameter: number
+        for group, shown in zip(optimizer.param_groups, blank["param_groups"], strict=True)
+        for parameter, number in zip(group["params"], shown["params"], strict=True)
+    }
+    state: dict[int, dict[str, Any]] = {}
     for name, parameter in weights.items():
         own = {key.removeprefix(f"{name}."): value for key, value in kept.items() if key.rpartition(".")[0] == name}
         if own:
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in own.items()}
+            state[numbers[parameter]] = own
+    optimizer.load_state_dict({**blank, "state": state})

@@ -15,7 +15,7 @@ from foretune.training.batches import by_length
 from foretune.training.loop import optimizer_step
 from foretune.training.meters import free_memory, memory_estimate
 from foretune.training.optimizer import make_optimizer
-from foretune.training.prepare import Prepared, prepare, trainable
+from foretune.training.prepare import Prepared, prepare
 
 WARM, TIMED = 2, 6
 
@@ -126,7 +126,7 @@ def estimate_bytes(run: Prepared) -> int:
     rows, longest = _training_batch(run) if trains else _judging_batch(run)
     return memory_estimate(
         sum(p.numel() for p in run.engine.bare.parameters()),
-        sum(p.numel() for p in trainable(run.engine.bare).values()),
+        run.engine.tuner.training_bytes(run.engine.bare, run.config.schedule),
         hidden=shape.hidden_size,
         layers=layers if trains else 1,
         heads=shape.num_attention_heads,

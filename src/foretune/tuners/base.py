@@ -169,6 +169,15 @@ class Tuner(ABC):
         """How many numbers the method trains, the head included."""
         return sum(tensor.numel() for tensor in self.learned(model).values())
 
+    def training_bytes(self, model: nn.Module, schedule: Schedule) -> int:
+        """Memory that training takes beside weights and activations: 12 bytes per trainable weight, its gradient and
+        the two moments of AdamW in fp32."""
+        return 12 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+    def gradients_made(self, model: nn.Module) -> float:
+        """Of how many weights a step computed the gradient, as a mean over the steps so far: those that train."""
+        return self.size(model)
+
     def optimizer_for(
         self, model: nn.Module, groups: Sequence[dict[str, Any]], schedule: Schedule | None = None
     ) -> Optimizer:

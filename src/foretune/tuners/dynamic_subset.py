@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from foretune.tuners.subset.movement import Movement
+    from foretune.tuners.subset.silo import Distance
+
+REL_TAU = 1e-8
+"""As in the distance registered as ``rel``; the module that holds it loads torch."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class SubsetTuner(Tuner):
         silo: which weights share a budget: those of a ``tensor``, a ``layer``, a ``module_type``, all (``global``), or
             a ``tensor`` but for fused experts, of which then each has its own (``expert``).
         optimizer: ``adafactor`` (no momentum, O(rows + columns) state), ``adamw`` (dense moments) or ``sgd``.
-        k_min: weights that every silo keeps at least.
+        k_min: weights that every silo keeps at least; ``freeze``: one whose share is less than a weight is not tuned.
         targets: ``all-linear``, ``attention`` or ``qv``, as for LoRA.
         more: ``embeddings``, ``norms``, ``biases``: tuned in part as well.
         weight_decay: of the tuned weights; it moves large ones, so in a moving subset it also decides which stay.
@@ -44,7 +48,7 @@ class SubsetTuner(Tuner):
     density: float = 0.001
     silo: Literal["tensor", "layer", "module_type", "global", "expert"] = "tensor"
     optimizer: Literal["adafactor", "adamw", "sgd"] = "adafactor"
-    k_min: int = 1
+    k_min: int | Literal["freeze"] = 1
     targets: Literal["all-linear", "attention", "qv"] = "all-linear"
     more: tuple[Literal["embeddings", "norms", "biases"], ...] = ()
     weight_decay: float = 0.0
@@ -60,7 +64,7 @@ class SubsetTuner(Tuner):
         require(
             {
                 "0 < density <= 1": 0 < self.density <= 1,
-                "k_min >= 1": self.k_min >= 1,
+                "k_min >= 1": self.k_min == "freeze" or self.k_min >= 1,
                 "weight_decay >= 0": self.weight_decay >= 0,
             },
             vars(self),
@@ -81,8 +85,8 @@ class SubsetTuner(Tuner):
             names,
             density=self.density,
             silo=self.silo,
-            distance=self.distance_name(),
-            least=self.k_min,
+            distance=self.score(),
+            least=0 if self.k_min == "freeze" else self.k_min,
             rule=RULES[self.optimizer](weight_decay=self.weight_decay, bound=self.reach()),
             movement=self.movement(),
             **self.beyond(),
@@ -131,9 +135,12 @@ class SubsetTuner(Tuner):
     def optimizer_for(
         self, model: nn.Module, groups: Sequence[dict[str, Any]], schedule: Schedule | None = None
     ) -> Optimizer:
-        from foretune.tuners.subset.model import dst_optimizer, freeable
+        from foretune.tuners.subset.model import dst_optimizer, freeable, require_clipped
 
-        known: dict[str, Any] = {} if schedule is None else {"steps": schedule.steps, "free": freeable(model, schedule)}
+        known: dict[str, Any] = {}
+        if schedule is not None:
+            require_clipped(model, schedule)
+            known = {"steps": schedule.steps, "free": freeable(model, schedule)}
         kind, settings = dst_optimizer(model, **known)
         return kind(groups, **settings)
 
@@ -159,13 +166,26 @@ class SubsetTuner(Tuner):
         subset = subset_of(model)
         return subset.size + sum(value.numel() for value in subset.head_base.values())
 
+    def training_bytes(self, model: nn.Module, schedule: Schedule) -> int:
+        from foretune.tuners.subset import outlay
+        from foretune.tuners.subset.model import freeable
+
+        return outlay.training_bytes(model, freeable(model, schedule))
+
+    def gradients_made(self, model: nn.Module) -> float:
+        from foretune.tuners.subset import outlay
+
+        return outlay.gradients_made(model)
+
     def require_stock(self, config: PreTrainedConfig) -> None:
         way = "`--to merged`" if self.more else "`--to supertuning`, which it can, or `--to merged`"
         raise ModelError(f"Stock PEFT cannot load what `{self.name}` saves. Use {way}.")
 
-    def distance_name(self) -> str:
+    def score(self) -> Distance:
         """By what a moving subset is chosen."""
-        return "abs"
+        from foretune.tuners.subset.silo import absolute
+
+        return absolute
 
     def reach(self) -> float | None:
         """By how many times the rate a weight may move in one step; None for no bound."""
@@ -208,7 +228,8 @@ class DynamicSubset(SubsetTuner):
     suite has its nearest relative, SHiRA; sparse runs bear about ten times the rate of full fine-tuning.
 
     Attributes:
-        distance: ``abs``: |W - W0|; ``rel``: that over |W0|; or a name given to ``register_distance``.
+        distance: ``abs``: |W - W0|; ``rel``: that over |W0| + rel_tau; or a name given to ``register_distance``.
+        rel_tau: what keeps weights near zero from entering at every touch.
         preset: ``exact``: all weights compete in every step. ``fast``: in each of the first 10 % of the steps, then in
             every 20th, no more after half of them, nor where none can enter. The four fields below say it one by one.
         select_steps: share of the run, from its beginning, in which all weights compete in every step.
@@ -226,6 +247,7 @@ class DynamicSubset(SubsetTuner):
     """
 
     distance: str = "abs"
+    rel_tau: float = REL_TAU
     preset: Literal["exact", "fast"] = "exact"
     select_steps: float | None = None
     refresh_every: int | None = None
@@ -254,9 +276,15 @@ class DynamicSubset(SubsetTuner):
                 "refresh_every >= 0": self.refresh_every is None or self.refresh_every >= 0,
                 "0 <= select_until <= 1": self.select_until is None or 0 <= self.select_until <= 1,
                 "bound > 0": self.bound is None or self.bound > 0,
+                "rel_tau > 0": self.rel_tau > 0,
             },
             vars(self),
         )
+        if self.distance != "rel" and self.rel_tau != REL_TAU:
+            raise UsageError(
+                f"Only `distance=rel` reads rel_tau, but got rel_tau={self.rel_tau:g} with distance={self.distance}. "
+                "Leave it out, or use `distance=rel`."
+            )
         cadence = self.cadence
         if self._gathers and self.optimizer == "adamw":
             raise UsageError(
@@ -294,8 +322,11 @@ class DynamicSubset(SubsetTuner):
 
         return Moving(self.cadence, self.gather)
 
-    def distance_name(self) -> str:
-        return self.distance
+    def score(self) -> Distance:
+        from foretune.tuners.subset.relative import relative_beyond
+        from foretune.tuners.subset.silo import distance_named
+
+        return relative_beyond(self.rel_tau) if self.distance == "rel" else distance_named(self.distance)
 
     def reach(self) -> float | None:
         return BOUND if self.bound is None and (self._gathers or self.cadence.certify) else self.bound

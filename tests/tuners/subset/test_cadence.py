@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import foretune
 from foretune.errors import UsageError
 from foretune.testing import toys
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
+from foretune.tuners.subset.cadence import Cadence
 from foretune.tuners.subset.model import dst_optimizer, subset_of
+from foretune.tuners.subset.movement import Moving, certified
 from foretune.tuners.subset.part import Part
-from foretune.tuners.subset.rules import RULES, Adafactor
+from foretune.tuners.subset.rules import RULES, Adafactor, Whole
 from foretune.tuners.subset.silo import DISTANCES, Silo, register_distance
 
 ARCHITECTURES = ["bert", "gpt2", "llama", "t5"]
@@ -27,7 +32,8 @@ def optimizer_of(model: torch.nn.Module, steps: int, lr: float = 0.01) -> torch.
 
 
 def loss(model: torch.nn.Module) -> torch.Tensor:
-    return model(**toys.batch(model)).logits.square().sum()
+    device = next(model.parameters()).device
+    return model(**{name: value.to(device) for name, value in toys.batch(model).items()}).logits.square().sum()
 
 
 def run(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[dict[str, float]]:
@@ -105,14 +111,17 @@ def test_check_20_the_share_of_dense_steps_is_what_was_done():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_check_16_no_certified_silo_would_have_changed(seed: int):
+    """Exact selection in every step, also in those in which the certificate would have spared it."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(30, 20, generator=generator)
     rule, state, lr = Adafactor(bound=3.0), {}, 0.01
+    movement = Moving(Cadence(certify=True))
     silo = Silo("w", [Part("w", weight)], 30)
     certain = 0
-    for step in range(400):
-        rate = lr * (1 - step / 400)
-        stays = bool(silo.chosen) and silo.least() > 2 * rule.bound * rate
+    for step in range(1, 401):
+        rate = lr * (1 - (step - 1) / 400)
+        stays = movement.follows(silo, step, 400, rule.bound * rate)
+        assert stays == silo.certain
         before = silo.parts[0].index.clone()
         shift = torch.randn(30, 20, generator=generator)
         shift[:3, :10] += 5.0
@@ -121,6 +130,20 @@ def test_check_16_no_certified_silo_would_have_changed(seed: int):
             certain += 1
             assert torch.equal(silo.parts[0].index, before), step
     assert certain > 50
+
+
+@pytest.mark.parametrize(("distance", "stays"), [(1.5, False), (1.9, False), (2.1, True)])
+def test_check_16_the_nearest_may_come_back_by_one_step_while_another_goes_away_by_one(distance: float, stays: bool):
+    """The worst step within the bound: between one and two times the bound from the base the subset does change."""
+    reach, part = 1.0, Part("w", torch.zeros(4))
+    silo = Silo("w", [part], 1)
+    silo.project([Whole(part, torch.tensor([distance, 0.0, 0.0, 0.0]))])
+    assert part.index.tolist() == [0]
+    assert certified(silo, reach) is stays
+    assert Moving(Cadence(certify=True)).follows(silo, 2, 10, reach) is stays
+    silo.project([Whole(part, torch.tensor([distance - reach, 0.0, reach, 0.0]))])
+    assert (part.index.tolist() == [0]) is stays
+    assert not certified(silo, None)
 
 
 @pytest.mark.parametrize("rule", ["adafactor", "sgd"])
@@ -139,6 +162,43 @@ def test_the_fast_preset_learns_and_looks_at_few_gradients():
     assert loss(model).item() < first
     assert said[-1]["dense"] <= 8 / 60 + 1e-6
     assert 0.0 <= said[-1]["certified"] <= 1.0
+
+
+@pytest.mark.parametrize("rule", ["adafactor", "sgd"])
+def test_a_delta_that_was_trained_before_goes_on_with_few_gradients(rule: str, tmp_path: Path):
+    """Its subset is there from the start, and so far from the base that it is certified, but the rule is new."""
+    model = foretune.get_peft_model(toys.network("bert"), DynamicSubset(density=0.05, preset="fast", optimizer=rule))
+    run(model, optimizer_of(model, steps=20, lr=0.05), 20)
+    model.save_pretrained(tmp_path)
+    again = foretune.SubsetModel.from_pretrained(toys.network("bert"), tmp_path, is_trainable=True)
+    assert all(silo.least() > 0 for silo in subset_of(again).silos)
+    said = run(again, optimizer_of(again, steps=20, lr=1e-6), 3)
+    assert said[0]["certified"] == 0.0
+    assert said[1]["certified"] > 0.0
+    assert said[2]["dense"] < 1.0
+
+
+@pytest.mark.parametrize("times", [0.01, 1.0, 100.0])
+def test_between_whole_steps_the_subsets_own_step_is_clipped_too(times: float):
+    """Its gradients grow a hundredfold after the last step that saw all, in which nothing had to be scaled down."""
+    rule, part, state = Adafactor(), Part("w", torch.zeros(6, 5)), {}
+    Silo("w", [part], 4).project([rule.propose(part, torch.ones(6, 5), state, 0.1)])
+    assert float(state["shrink"]) == 1.0
+    grad = times * torch.tensor([1.0, -1.0, 2.0, 0.5])
+    step = part.shadow - rule.follow(part, grad, state, 0.1)
+    share = 2**-0.8
+    free = 0.1 * grad / (1 - share + share * grad.square()).sqrt()
+    size = float(free.square().mean().sqrt()) / 0.1
+    assert (size > 1.0) == (times == 100.0)
+    torch.testing.assert_close(step, free / max(1.0, size))
+
+
+def test_what_the_last_whole_step_was_scaled_down_by_counts_on():
+    rule, part, state = Adafactor(), Part("w", torch.zeros(6, 5)), {}
+    Silo("w", [part], 4).project([rule.propose(part, torch.ones(6, 5), state, 0.1)])
+    state["shrink"] = torch.tensor(0.25)
+    step = part.shadow - rule.follow(part, torch.ones(4), state, 0.1)
+    torch.testing.assert_close(step, torch.full((4,), 0.025))
 
 
 def test_statistics_take_in_the_steps_that_were_not_seen():
@@ -203,6 +263,18 @@ def test_a_distance_of_ones_own_chooses(monkeypatch: pytest.MonkeyPatch):
         attached(distance="against")
 
 
+def test_a_floor_far_above_all_weights_makes_rel_choose_as_abs():
+    chosen = []
+    for options in ({"distance": "rel"}, {"distance": "rel", "rel_tau": 1e6}, {}):
+        model = attached(**options)
+        run(model, optimizer_of(model, steps=10), 1)
+        chosen.append(places(model))
+    near_zero, floored, absolute = ([set(of) for of in one] for one in chosen)
+    shared = sum(len(one & other) for one, other in zip(floored, absolute, strict=True))
+    assert shared > 0.95 * sum(len(one) for one in absolute)
+    assert sum(len(one & other) for one, other in zip(near_zero, absolute, strict=True)) < 0.5 * shared
+
+
 def test_whole_tensors_by_chance_are_a_mask_too():
     network = toys.network("bert")
     tuner = StaticSubset(density=0.3, mask="tensors", silo="global")
@@ -221,6 +293,8 @@ def test_whole_tensors_by_chance_are_a_mask_too():
         ({"select_steps": 0.0}, r"`0 < select_steps <= 1` must hold, but got select_steps=0.0"),
         ({"refresh_every": -1}, "refresh_every=-1"),
         ({"bound": 0.0}, "bound=0.0"),
+        ({"distance": "rel", "rel_tau": 0.0}, "rel_tau=0.0"),
+        ({"rel_tau": 0.1}, "Only `distance=rel` reads rel_tau.*rel_tau=0.1 with distance=abs"),
         ({"preset": "fast", "optimizer": "adamw"}, "AdamW needs all gradients.*`optimizer=adafactor`"),
         ({"freeze": "certificate", "distance": "rel"}, "distance=rel.*`freeze=never`"),
         ({"dropped_state": "reset"}, "Only AdamW has moments.*dropped_state=reset with optimizer=adafactor"),

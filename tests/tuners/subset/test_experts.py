@@ -75,6 +75,34 @@ def test_check_14_a_busy_expert_takes_nothing_from_an_idle_one() -> None:
     assert int((weight[0] != 0).sum()) == 2
 
 
+def test_an_expert_without_tokens_settles() -> None:
+    """All its weights tie at 0: the first stay, and in the second step none of the others is looked at."""
+    weight = torch.zeros(3, 4, 5)
+    silo = ExpertSilo("w", [Part("w", weight)], 2)
+    (part,) = silo.parts
+
+    def step(moved: dict[int, float]) -> list[int]:
+        """Where candidates lie, after a step to 1 more in two weights of the second expert and to ``moved``."""
+        hat = part.exact().clone().view(3, 4, 5)
+        hat[1, 2, :2] += 1.0
+        for place, value in moved.items():
+            hat.view(-1)[place] = value
+        entries = silo.judge([Whole(part, hat)])
+        silo.move(entries)
+        return entries[0].new.tolist()
+
+    assert len(step({})) == 2 * 20 + 2
+    assert part.index.tolist() == [0, 1, 30, 31, 40, 41]
+    assert step({}) == []
+    assert step({57: 0.5}) == [57]
+    assert part.index.tolist() == [0, 1, 30, 31, 40, 57]
+    assert step({}) == []
+    assert step({40: 0.5}) == []
+    assert step({57: 0.0}) == [*range(41, 57), 58, 59]
+    assert part.index.tolist() == [0, 1, 30, 31, 40, 41]
+    assert step({}) == []
+
+
 def test_a_static_mask_has_as_many_weights_of_every_expert() -> None:
     tuner, network = StaticSubset(density=0.1, silo="expert", mask="largest"), mixture()
     base = {n: p.detach().clone() for n, p in network.named_parameters()}

@@ -245,6 +245,9 @@ def test_adapters_that_do_not_fit_together_are_refused_with_their_options() -> N
         model.add_weighted_adapter(["default", "other"], [1.0], "never", overlap="sum")
     with pytest.raises(UsageError, match="overlap='mean'"):
         model.add_weighted_adapter(["default", "other"], [1.0, 1.0], "never", overlap="mean")
+    model.add_adapter("frozen", DynamicSubset(density=0.03, k_min="freeze"))
+    with pytest.raises(UsageError, match=r"`frozen` has k_min=freeze.*Train it with `k_min=1`"):
+        model.add_weighted_adapter(["default", "frozen"], [1.0, 1.0], "never", overlap="sum")
     model.add_adapter("idle", DynamicSubset(density=0.03))
     with pytest.raises(UsageError, match="a head of its own"):
         model.add_weighted_adapter(["default", "idle"], [1.0, 1.0], "never")

@@ -6,11 +6,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_cadence import attached, optimizer_of, places, run
+from test_cadence import attached, loss, optimizer_of, places, run
 
 from foretune.errors import DivergedError
+from foretune.training.optimizer import restore_moments
 from foretune.tuners.subset.experts import ExpertSilo
+from foretune.tuners.subset.guarded import GuardedOptimizer
 from foretune.tuners.subset.model import subset_of
+from foretune.tuners.subset.movement import Moving
+from foretune.tuners.subset.optimizer import SubsetOptimizer
 from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Whole
 from foretune.tuners.subset.silo import DISTANCES, Silo
@@ -115,6 +119,24 @@ def test_nothing_is_asked_of_an_accelerator(kind: str, rule: str) -> None:
         silo.judge([proposal])
 
 
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_what_counts_steps_comes_back_to_the_host_and_moments_to_the_device(rule: str) -> None:
+    """A state that was saved elsewhere, for a tensor without contents on a device that is none."""
+    here, state = Part("w", torch.zeros(3, 4)), {"competed": torch.ones(())}
+    RULES[rule]().propose(here, torch.ones(3, 4), state, 0.1)
+    silo = chosen(Silo("w", [Part("w", torch.zeros(3, 4, device="meta"))], 3))
+    (part,) = silo.parts
+    optimizer = GuardedOptimizer([{"params": [part.parameter]}], silos=[silo], rule=RULES[rule](), movement=Moving())
+    restore_moments(optimizer, {"w": part.parameter}, {f"w.{key}": value for key, value in state.items()})
+    restored = optimizer.state[part.parameter]
+    assert restored.keys() == state.keys()
+    for key, value in restored.items():
+        assert value.device.type == ("cpu" if key in ("step", "competed") else "meta"), key
+    part.parameter.grad = torch.zeros(3, 4, device="meta")
+    silo.project([optimizer._proposal(part)])
+    assert float(restored["step"]) == 2.0
+
+
 @pytest.mark.parametrize("held", [1, 5])
 def test_a_subset_that_holds_more_or_fewer_than_its_budget_comes_to_it(still: None, held: int) -> None:
     """As after a sum of adapters."""
@@ -172,18 +194,31 @@ def test_a_spoiled_first_step_is_told_at_once(still: None) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("rule", sorted(RULES))
-def test_a_step_on_a_gpu_waits_for_nothing(rule: str) -> None:
-    model = attached(optimizer=rule).to("cuda")
-    optimizer = optimizer_of(model, steps=10)
-    run(model, optimizer, 2)
-    silos = subset_of(model).silos
-    grads = [torch.randn_like(silo.parts[0].parameter) for silo in silos]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for silo, grad in zip(silos, grads, strict=True):
-            (part,) = silo.parts
-            silo.project([optimizer.rule.propose(part, grad, optimizer.state[part.parameter], 0.01)])
-    finally:
+@pytest.mark.parametrize(
+    "options",
+    [*({"optimizer": rule} for rule in sorted(RULES)), {"preset": "fast"}, {"select_steps": 0.1, "refresh_every": 0}],
+    ids=str,
+)
+def test_check_15_a_step_on_a_gpu_waits_once_when_it_is_over(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    """All of ``step``, the head's included, but for the one question at its end."""
+    model = attached(**options).to("cuda")
+    optimizer = optimizer_of(model, steps=20)
+    run(model, optimizer, 3)
+    asked = []
+
+    def ask() -> None:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(bool(silo.finite) for silo in silos)
+        asked.append(SubsetOptimizer._ask(optimizer))
+        torch.cuda.set_sync_debug_mode("error")
+
+    monkeypatch.setattr(optimizer, "_ask", ask)
+    for _ in range(3):
+        loss(model).backward()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        optimizer.zero_grad()
+    assert len(asked) == 3
+    assert all(bool(silo.finite) for silo in subset_of(model).silos)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
@@ -11,6 +15,7 @@ from foretune.testing import toys
 from foretune.testing.contracts import logits, train
 from foretune.tuners.base import Tuner
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
+from foretune.tuners.heads import within
 from foretune.tuners.subset.model import subset_of
 
 EXPERTS = 4
@@ -128,6 +133,39 @@ def test_check_04_a_silo_whose_share_is_less_than_one_weight_keeps_k_min():
         assert silo.k == int((part.weight != base[part.name].flatten()).sum()) == 2
 
 
+@pytest.mark.parametrize(
+    ("silo", "share", "make", "tuned"),
+    [
+        ("tensor", 300, lambda: toys.network("bert"), r"intermediate.dense.weight|layer.\d.output.dense.weight"),
+        ("tensor", 500, mixture, "experts.gate_up_proj|experts.down_proj"),
+        ("expert", 500, mixture, "experts.gate_up_proj"),
+    ],
+    ids=["tensor", "fused", "expert"],
+)
+def test_check_04_a_silo_whose_share_is_less_than_one_weight_is_frozen_if_asked(
+    silo: str, share: int, make: Callable[[], torch.nn.Module], tuned: str, tmp_path: Path
+):
+    """One weight of 300: of 16 x 16 none, of 16 x 24 one. Of 500: of an expert's 16 x 24 none, of its 48 x 16 one."""
+    network = make()
+    base = {n: p.detach().clone() for n, p in network.named_parameters()}
+    tuner = DynamicSubset(density=1 / share, k_min="freeze", silo=silo)
+    model = tuner.attach(network)
+    expected = {name for name in base if re.search(rf"({tuned})$", name)}
+    assert {part.name for part in subset_of(model).parts} == expected != set()
+    train(model, toys.batch(network), tuner, 3)
+    heads = subset_of(model).heads
+    moved = {name for name, p in network.named_parameters() if not torch.equal(p, base[name])}
+    assert {name for name in moved if not within(name, heads)} == expected
+    tuner.save(model, tmp_path)
+    again = tuner.restore(make(), tmp_path)
+    assert {part.name for part in subset_of(again).parts} == expected
+
+
+def test_check_18_a_density_that_leaves_no_silo_a_weight_is_refused():
+    with pytest.raises(UsageError, match=r"Some silo must get a weight.*density=1e-06.*`k_min=1`, or `silo=global`"):
+        DynamicSubset(density=1e-6, k_min="freeze").attach(toys.network("bert"))
+
+
 @pytest.fixture
 def ready() -> torch.nn.Module:
     """A toy with gradients, before its first step."""
@@ -144,13 +182,44 @@ def test_check_18_a_closure_is_refused_before_anything_moves(ready: torch.nn.Mod
     assert all(torch.equal(p, q) for p, q in zip(ready.parameters(), before, strict=True))
 
 
-def test_check_18_a_tensor_without_a_gradient_is_named(ready: torch.nn.Module):
-    part = subset_of(ready).parts[0]
+def test_a_tensor_that_a_batch_did_not_reach_stays_as_it_is():
+    """Such as an expert, or a layer that was dropped."""
+    tuner, network = DynamicSubset(density=0.05), toys.network("bert")
+    model = tuner.attach(network, toys.fresh(network))
+    made, batch = optimizer(tuner, model), toys.batch(network)
+    skipped, *others = subset_of(model).silos
+    (part,) = skipped.parts
+    for step in range(3):
+        model(**batch).logits.square().sum().backward()
+        if step == 1:
+            part.parameter.grad = None
+            before = part.index.clone(), part.shadow.clone(), part.weight.clone()
+            moved = others[0].parts[0].shadow.clone()
+        made.step()
+        if step == 1:
+            assert all(torch.equal(a, b) for a, b in zip(before, (part.index, part.shadow, part.weight), strict=True))
+            assert not torch.equal(others[0].parts[0].shadow, moved)
+            assert float(made.state[part.parameter]["step"]) == 1.0
+            assert skipped.change.entered == 0
+    assert float(made.state[part.parameter]["step"]) == 2.0
+    assert not torch.equal(part.shadow, before[1])
+
+
+def test_check_18_a_tensor_without_a_gradient_among_others_that_share_its_budget_is_named():
+    tuner, network = DynamicSubset(density=0.05, silo="layer"), toys.network("bert")
+    model = tuner.attach(network, toys.fresh(network))
+    model(**toys.batch(network)).logits.square().sum().backward()
+    silo = subset_of(model).silos[0]
+    part = silo.parts[2]
     part.parameter.grad = None
-    before = part.weight.clone()
-    with pytest.raises(UsageError, match=rf"needs a gradient, but `{part.name}` has none"):
-        optimizer(DynamicSubset(), ready).step()
-    assert torch.equal(part.weight, before)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(UsageError, match=rf"of 6 in `{silo.name}` 1 have none.*`{part.name}`.*Use `silo=tensor`"):
+        optimizer(tuner, model).step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    for part in silo.parts:
+        part.parameter.grad = None
+    optimizer(tuner, model).step()
+    assert silo.chosen == 0 < subset_of(model).silos[1].chosen
 
 
 def test_check_18_a_tensor_that_no_group_holds_is_named(ready: torch.nn.Module):

@@ -61,9 +61,26 @@ class ExpertSilo(Silo):
     def _floors(self, part: Part, mine: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """``(experts,)``: a score that the ``each``-th largest of every expert reaches."""
         if len(part.index) == self.k:
-            return mine.view(self.experts, self.each).min(1).values
+            return self._without_vain_ties(part, mine.view(self.experts, self.each))
         joined = scores.view(-1).scatter(0, part.index, mine).view_as(scores)
         return joined.kthvalue(joined.shape[1] - self.each + 1, dim=1).values
+
+    def _without_vain_ties(self, part: Part, mine: torch.Tensor) -> torch.Tensor:
+        """``(experts,)``: the least score in every subset or, where none that only equals it could enter, the next
+        larger number.
+
+        Of equal scores the first by place stay, so one enters where it lies before the last of the least in the subset.
+        Where the subset holds every place before that, all ties are in vain: of an expert without tokens every weight
+        ties, at 0, and would be a candidate in every step.
+
+        Args:
+            mine: ``(experts, each)``.
+        """
+        floor = mine.min(1, keepdim=True).values
+        place = part.index.view_as(mine) % (len(part) // self.experts)
+        last = place.where(mine == floor, -1).amax(1, keepdim=True)
+        full = (place <= last).sum(1, keepdim=True) == last + 1
+        return torch.where(full, floor.nextafter(floor.new_tensor(torch.inf)), floor).squeeze(1)
 
     def _kept(self, entry: Entry) -> torch.Tensor:
         """Which are the ``each`` largest of every expert; of equal ones the first by place."""

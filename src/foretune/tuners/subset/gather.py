@@ -55,21 +55,33 @@ class Tap:
 
     def add(self, x: torch.Tensor, dy: torch.Tensor) -> None:
         """Add the gradients of one pass; ``(tokens, in)`` and ``(tokens, out)``."""
-        height, width = self.part.parameter.shape
+        width = self.part.parameter.shape[1]
         first, second = (x, dy) if self.transposed else (dy, x)
         index = self.part.index
         rows, columns = torch.div(index, width, rounding_mode="floor"), index % width
-        if DEAR * len(index) > height * width:
-            made = first.t().mm(second).view(-1).index_select(0, index).float()
+        if made(self.part) == len(self.part):
+            found = first.t().mm(second).view(-1).index_select(0, index).float()
         else:
             some = max(1, CHUNK // max(1, len(x)))
-            made = torch.cat(
+            found = torch.cat(
                 [
                     (first.index_select(1, i) * second.index_select(1, j)).sum(0, dtype=torch.float32)
                     for i, j in zip(rows.split(some), columns.split(some), strict=True)
                 ]
             )
-        self.grad = made if self.grad is None else self.grad + made
+        self.grad = found if self.grad is None else self.grad + found
+
+
+def made(part: Part) -> int:
+    """Of how many weights of a matrix gradients are made where those of its subset are wanted."""
+    return len(part) if DEAR * len(part.index) > len(part) else len(part.index)
+
+
+def gatherable(network: nn.Module, part: Part) -> bool:
+    """Whether ``part`` is the matrix of a linear layer."""
+    owner, _, what = part.name.rpartition(".")
+    module = network.get_submodule(owner)
+    return what == "weight" and isinstance(module, nn.Linear | Conv1D) and module.weight is part.parameter
 
 
 class _Caught(torch.autograd.Function):
@@ -95,10 +107,9 @@ def tapped(network: nn.Module, parts: Iterable[Part]) -> tuple[dict[str, Tap], l
     """Put taps on those of ``parts`` that are matrices of linear layers, by the part's name; and what removes them."""
     taps, handles = {}, []
     for part in parts:
-        owner, _, what = part.name.rpartition(".")
-        module = network.get_submodule(owner)
-        if what != "weight" or not isinstance(module, nn.Linear | Conv1D) or module.weight is not part.parameter:
+        if not gatherable(network, part):
             continue
+        module = network.get_submodule(part.name.rpartition(".")[0])
         taps[part.name] = tap = Tap(part, transposed=isinstance(module, Conv1D))
         handles.append(module.register_forward_pre_hook(tap.before))
         handles.append(module.register_forward_hook(tap.after, always_call=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,18 +10,13 @@ import torch
 from foretune.errors import UsageError
 from foretune.tuners.subset.optimizer import SubsetOptimizer
 
+COUNTS = ("step", "missed", "competed", "mask_steps")
+"""What of a part's state is counted on the host: read from a device, each would make every step wait for it."""
+
 
 class GuardedOptimizer(SubsetOptimizer):
     """A ``SubsetOptimizer`` that refuses to step while the weights do not hold its subset, and whose saved state comes
-    back bit for bit.
-
-    Attributes:
-        in_place: whether they do.
-    """
-
-    def __init__(self, params: Iterable[dict[str, Any]], *, in_place: Callable[[], bool], **settings: Any) -> None:
-        super().__init__(params, **settings)
-        self.in_place = in_place
+    back bit for bit."""
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """As ``SubsetOptimizer.step``.
@@ -50,12 +45,20 @@ class GuardedOptimizer(SubsetOptimizer):
                 f"A saved optimizer must have as many tensors per group as this one, but it has {counts[0]}, this one "
                 f"{counts[1]}. Make the model with the options that it was saved with."
             )
+        parts = {part.parameter for silo in self.silos for part in silo.parts}
         self.state.clear()
         for group, other in zip(self.param_groups, saved, strict=True):
             group.update({key: value for key, value in other.items() if key != "params"})
             for parameter, number in zip(group["params"], other["params"], strict=True):
                 if number in state_dict["state"]:
                     self.state[parameter] = {
-                        key: value.to(parameter.device).clone() if isinstance(value, torch.Tensor) else value
+                        key: _placed(key, value, parameter, parameter in parts)
                         for key, value in state_dict["state"][number].items()
                     }
+
+
+def _placed(key: str, value: Any, parameter: torch.Tensor, part: bool) -> Any:
+    """A copy of ``value`` where it belongs: beside ``parameter``, but for what the program reads of a part."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to("cpu" if part and key in COUNTS else parameter.device, copy=True)

@@ -22,7 +22,7 @@ from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.quantised import described
 from foretune.tuners.subset.rules import Rule
 from foretune.tuners.subset.sharded import ShardedSilo, as_shards, copy_into, full, part_of
-from foretune.tuners.subset.silo import Silo, budget, distance_named
+from foretune.tuners.subset.silo import Distance, Silo, budget
 from foretune.tuners.targets import leaf, linears, norms
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def attach(
     *,
     density: float,
     silo: str,
-    distance: str,
+    distance: Distance,
     least: int,
     rule: Rule,
     movement: Movement,
@@ -120,12 +120,13 @@ def attach(
     """Make ``names`` (in part) and ``heads`` (whole) trainable and nothing else.
 
     Args:
+        least: weights that every silo keeps; with 0 a silo whose share is less than one weight is not tuned.
         overlaid: the parts of those tensors that are not moved where they lie, see ``overlay``.
         left: weights that leave the subset stay where they are.
         dropped: what becomes of their moments, see ``SubsetOptimizer``.
 
     Raises:
-        UsageError: the network carries a subset already, or ``left`` with a weight that is overlaid.
+        UsageError: the network carries a subset already, ``left`` with a weight that is overlaid, or no silo is left.
     """
     if left and overlaid:
         raise UsageError(
@@ -137,34 +138,47 @@ def attach(
     network.requires_grad_(False)
     keep_float32(network.get_submodule(name) for name in heads)
     parameters = tensors_of(network)
-    for name, parameter in parameters.items():
-        if name in names or within(name, heads):
-            parameter.requires_grad_(True)
     groups: dict[str, list[Part]] = {}
     for name in names:
         part = overlaid[name] if name in overlaid else part_of(name, parameters[name])
         groups.setdefault(silo_of(name, silo), []).append(part)
+    apart = silo == "expert"
+    groups = {key: parts for key, parts in groups.items() if budget(_sharing(parts, apart), density, least)}
+    if not groups:
+        raise UsageError(
+            f"Some silo must get a weight, but the share density={density:g} of each is less than one. Use a larger "
+            "density, `k_min=1`, or `silo=global`, where all share."
+        )
+    tuned = {part.name for parts in groups.values() for part in parts}
+    for name, parameter in parameters.items():
+        if name in tuned or within(name, heads):
+            parameter.requires_grad_(True)
     silos = tuple(
-        _silo(key, parts, density, least, silo == "expert", distance=distance_named(distance), left=left)
-        for key, parts in groups.items()
+        _silo(key, parts, density, least, apart, distance=distance, left=left) for key, parts in groups.items()
     )
     base = {n: p.detach().cpu().clone() for n, p in parameters.items() if within(n, heads)}
     vars(network)[ATTRIBUTE] = Subset(silos, tuple(heads), base, rule, movement, dropped)
     return network
 
 
+def _sharing(parts: Sequence[Part], apart: bool) -> int:
+    """Weights that share a budget: all of ``parts``, or those of an expert if these are to be ``apart``."""
+    total, first = sum(part.total for part in parts), parts[0].parameter
+    return total // len(first) if apart and first.dim() == 3 else total
+
+
 def _silo(name: str, parts: Sequence[Part], density: float, least: int, apart: bool, **settings: Any) -> Silo:
     """The silo of ``parts``, or the silos of their experts if these are to be ``apart``."""
-    sharded, total = any(part.sharded for part in parts), sum(part.total for part in parts)
+    sharded, k = any(part.sharded for part in parts), budget(_sharing(parts, apart), density, least)
     if apart and parts[0].parameter.dim() == 3:
         if sharded:
             raise UsageError(
                 f"Experts have budgets of their own where a process holds them all, but `{name}` is sharded. Use "
                 "`silo=tensor`, or one process."
             )
-        return ExpertSilo(name, parts, budget(total // len(parts[0].parameter), density, least), **settings)
+        return ExpertSilo(name, parts, k, **settings)
     kind = ShardedSilo if sharded else Silo
-    return kind(name, parts, budget(total, density, least), **settings)
+    return kind(name, parts, k, **settings)
 
 
 def tensors_of(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -273,6 +287,17 @@ def freeable(model: nn.Module, schedule: Schedule) -> bool:
     alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
     whole = schedule.micro_batch is None or schedule.micro_batch >= schedule.batch_size
     return alone and whole and subset.rule.bounds_itself and all(len(silo.parts) == 1 for silo in subset.silos)
+
+
+def require_clipped(model: nn.Module, schedule: Schedule) -> None:
+    """Raise ``UsageError`` where gradients are to be clipped that are not all there: a gathered one is in no norm."""
+    subset = subset_of(model)
+    if schedule.clip is not None and subset.movement.gathers and not subset.rule.bounds_itself:
+        raise UsageError(
+            f"Clipping needs the norm of all gradients, but got clip={schedule.clip:g} with gather=true and "
+            f"optimizer={subset.rule.name}, which in most steps sees those of the subset alone. Use `gather=false`, "
+            "`optimizer=adafactor`, which limits its own steps, or no clipping (`--clip 0`)."
+        )
 
 
 def learned(model: nn.Module) -> dict[str, torch.Tensor]:

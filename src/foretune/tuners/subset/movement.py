@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 
@@ -26,6 +27,9 @@ class Movement(ABC):
     def watch(self, part: Part, state: State) -> None:
         """Look at the gradient of ``part`` before the rule overwrites it; ``state`` is kept by checkpoints."""
         return None
+
+    sums: ClassVar[bool] = False
+    """Whether ``watch`` keeps a number for every weight, at least for a while."""
 
     @property
     def steady(self) -> bool:
@@ -46,7 +50,7 @@ class Movement(ABC):
         """Whether the subset of ``silo`` stays what it is in ``step``, so that no other weight competes.
 
         Args:
-            step: counted from 1.
+            step: counted from 1; in the first one the rule has seen no gradients yet, so it cannot follow.
             steps: of the whole run.
             reach: how far a weight may move in this step; None if there is no bound.
         """
@@ -91,7 +95,8 @@ class Moving(Movement):
         return self.cadence.certify
 
     def follows(self, silo: Silo, step: int, steps: int, reach: float | None) -> bool:
-        if silo.chosen < silo.k:
+        if step == 1 or silo.chosen < silo.k:
+            silo.certain = False
             return False
         silo.certain = self.cadence.certify and certified(silo, reach)
         return silo.certain or not self.cadence.competes(step, steps)
@@ -127,6 +132,8 @@ class Static(Movement):
     score: str
     seed: int = 0
     warmup: int = 1
+
+    sums: ClassVar[bool] = True
 
     def judge(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> Second:
         if silo.chosen:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from foretune.errors import UsageError
 from foretune.tuners.subset.gather import Tap, tapped
@@ -27,6 +28,10 @@ from foretune.tuners.subset.processes import (
 from foretune.tuners.subset.rules import Proposal, Rule
 from foretune.tuners.subset.silo import Silo
 
+_LISTENERS: weakref.WeakKeyDictionary[Part, weakref.ref[SubsetOptimizer]] = weakref.WeakKeyDictionary()
+"""Which optimizer was made last for a part: passes have hooks of that one alone. Beside the parts, which are copied and
+sent with the model."""
+
 
 class SubsetOptimizer(Optimizer):
     """An ``Optimizer`` over parameter groups, some parameters of which are parts of silos.
@@ -38,6 +43,7 @@ class SubsetOptimizer(Optimizer):
 
     Attributes:
         silos, rule, movement: what shares a budget, how weights move, which of them may.
+        in_place: whether the weights hold this subset; where not, passes are another's and are left alone.
         taps: by name of the part, where gradients of the subset alone can be had.
     """
 
@@ -53,6 +59,7 @@ class SubsetOptimizer(Optimizer):
         steps: int | None = None,
         free: bool = False,
         dropped: str = "keep",
+        in_place: Callable[[], bool] = lambda: True,
     ) -> None:
         """Args:
             network: holds the parts; needed where not all gradients are looked at in every step.
@@ -60,6 +67,7 @@ class SubsetOptimizer(Optimizer):
             free: look at gradients in the backward pass, and free them there.
             dropped: what becomes of a rule's moments of weights that leave the subset: ``keep``, ``reset`` (zero) or
                 ``mask`` (no weight outside the subset has any).
+            in_place: see above. Hooks of an earlier optimizer for the same parts go, and it steps no more.
 
         Raises:
             UsageError: a part is in no group, silos of several tensors are to be looked at one by one, or several
@@ -69,6 +77,8 @@ class SubsetOptimizer(Optimizer):
             require_in_place(network, [part for silo in silos for part in silo.parts])
         super().__init__(list(params), {"lr": lr, "weight_decay": 0.0})
         self.silos, self.rule, self.movement, self.steps, self.dropped = tuple(silos), rule, movement, steps, dropped
+        self.in_place, self._replaced = in_place, False
+        self._hooks: list[RemovableHandle] = []
         self._spare: torch.Tensor | None = None
         self._judged: dict[str, Second] = {}
         self._steps = 0
@@ -90,28 +100,30 @@ class SubsetOptimizer(Optimizer):
         if free:
             require_freeing([part for silo in silos for part in silo.parts])
             self._free()
+        self._replace()
         if free or self.taps:
             self._step_supports_amp_scaling = True  # a GradScaler then leaves its mark, see `require_unscaled`
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every weight, keep the farthest, put the others back.
+        """Move every weight, keep the farthest, put the others back. A silo without gradients stays as it is, as in
+        torch's optimizers: a batch need not reach every expert.
 
         Raises:
             DivergedError: a displacement is not finite; weights of other silos may have moved.
-            UsageError: the step is compiled, gradients are scaled or missing, or processes hold different subsets.
+            UsageError: the step is compiled, gradients are scaled or missing in part of a silo, a later optimizer looks
+                at the passes of this one's subset, or processes hold different subsets.
         """
+        self._require_own_passes()
         require_uncompiled()
         require_unscaled(self)
         if closure is not None:
             raise UsageError("A subset takes no closure: gradients are freed during the step. Call `backward` before.")
+        reached = {silo.name: self._reached(silo) for silo in self.silos}
         for silo in self.silos:
-            for part in silo.parts:
-                if silo.name not in self._judged and part.parameter.grad is None and self._tapped(part) is None:
-                    raise UsageError(
-                        f"Every tensor of a silo needs a gradient, but `{part.name}` has none in this step."
-                    )
-        for silo in self.silos:
+            if not reached[silo.name]:
+                silo.change = replace(silo.change, entered=0)
+                continue
             if silo.name not in self._judged:
                 self._judge(silo)
             self._forget(silo, self._judged.pop(silo.name)())
@@ -128,9 +140,11 @@ class SubsetOptimizer(Optimizer):
 
     def aim(self) -> None:
         """Decide, before a forward pass, of which silos all gradients are needed in it. What it says depends on weights
-        and states alone, so it may be asked any number of times in one step."""
+        and states alone, so it may be asked any number of times in one step. Of a pass with another subset in place:
+        of none."""
+        here = self.in_place()
         for silo in self.silos:
-            follows = self._follows(silo)
+            follows = here and self._follows(silo)
             for part in silo.parts:
                 if part.name in self.taps:
                     self.taps[part.name].wanted = follows
@@ -148,6 +162,23 @@ class SubsetOptimizer(Optimizer):
         if self.movement.certifies:
             for silo, least in zip(asked, _numbers([silo.nearest() for silo in asked]), strict=True):
                 silo.remember(least)
+
+    def _reached(self, silo: Silo) -> bool:
+        """Whether there are gradients of ``silo``.
+
+        Raises:
+            UsageError: of some of its tensors alone, which would take the places of the others.
+        """
+        if silo.name in self._judged:
+            return True
+        without = [part for part in silo.parts if part.parameter.grad is None and self._tapped(part) is None]
+        if without and len(without) < len(silo.parts):
+            raise UsageError(
+                f"Tensors that share a budget all need a gradient, or none of them, but of {len(silo.parts)} in "
+                f"`{silo.name}` {len(without)} have none in this step, such as `{without[0].name}`. Use `silo=tensor`, "
+                "where what a batch does not reach stays as it is."
+            )
+        return not without
 
     def _follows(self, silo: Silo) -> bool:
         first = silo.parts[0].parameter
@@ -170,6 +201,8 @@ class SubsetOptimizer(Optimizer):
             self._judged[silo.name] = self.movement.judge(silo, states, [self._proposal(part) for part in silo.parts])
         for part in silo.parts:
             part.parameter.grad = None
+            if part.name in self.taps:
+                self.taps[part.name].grad = None
 
     def _count(self, silo: Silo) -> None:
         """Say of the step just made in what share of all steps so far all weights competed."""
@@ -179,15 +212,13 @@ class SubsetOptimizer(Optimizer):
     def _followed(self, part: Part) -> torch.Tensor:
         """Where the subset of ``part`` goes by its own gradients."""
         parameter = part.parameter
-        if (grad := self._tapped(part)) is not None:
-            self.taps[part.name].grad = None
-        else:
+        if (grad := self._tapped(part)) is None:
             grad = part.grad.view(-1).index_select(0, part.index)
         return self.rule.follow(part, grad, self.state[parameter], self._group[parameter]["lr"])
 
     def _tapped(self, part: Part) -> torch.Tensor | None:
         tap = self.taps.get(part.name)
-        return tap.grad if tap is not None and tap.wanted else None
+        return None if tap is None else tap.grad
 
     def _proposal(self, part: Part) -> Proposal:
         grad, lr = part.grad, self._group[part.parameter]["lr"]
@@ -222,17 +253,15 @@ class SubsetOptimizer(Optimizer):
 
     def _listen(self, network: nn.Module) -> None:
         """Aim before every forward pass of ``network``; all hooks go when this optimizer does."""
-        self.taps, handles = tapped(network, [part for silo in self.silos for part in silo.parts])
+        self.taps, self._hooks = tapped(network, [part for silo in self.silos for part in silo.parts])
         me = weakref.ref(self)
 
         def aim(*_: Any) -> None:
             optimizer = me()
-            if optimizer is not None and network.training:
+            if optimizer is not None and (network.training or not optimizer.in_place()):
                 optimizer.aim()
 
-        handles.append(network.register_forward_pre_hook(aim))
-        for handle in handles:
-            weakref.finalize(self, handle.remove)
+        self._hooks.append(network.register_forward_pre_hook(aim))
 
     def _free(self) -> None:
         """Judge every tensor as soon as the backward pass has made its gradient."""
@@ -245,7 +274,7 @@ class SubsetOptimizer(Optimizer):
                 )
 
             def judge(parameter: torch.Tensor, silo: Silo = silo) -> None:
-                if (optimizer := me()) is None:
+                if (optimizer := me()) is None or not optimizer.in_place():
                     return
                 if silo.name in optimizer._judged:
                     raise UsageError(
@@ -255,8 +284,32 @@ class SubsetOptimizer(Optimizer):
                 with torch.no_grad():
                     optimizer._judge(silo)
 
-            handle = silo.parts[0].parameter.register_post_accumulate_grad_hook(judge)
+            self._hooks.append(silo.parts[0].parameter.register_post_accumulate_grad_hook(judge))
+
+    def _replace(self) -> None:
+        """Be the one optimizer whose hooks look at passes of these parts; hooks go when it does.
+
+        Two would each take the gradients that the other waits for, and a Trainer's earlier one may still be alive.
+        """
+        for handle in self._hooks:
             weakref.finalize(self, handle.remove)
+        for part in (part for silo in self.silos for part in silo.parts):
+            earlier = _LISTENERS[part]() if part in _LISTENERS else None
+            if earlier is not None and (earlier._hooks or self._hooks):
+                earlier._leave()
+            _LISTENERS[part] = weakref.ref(self)
+
+    def _leave(self) -> None:
+        for handle in self._hooks:
+            handle.remove()
+        self._replaced = True
+
+    def _require_own_passes(self) -> None:
+        if self._replaced:
+            raise UsageError(
+                "One optimizer at a time looks at the passes of a subset, but another was made for this one after it. "
+                "Step that one, or make this one again."
+            )
 
 
 def _numbers(values: Sequence[torch.Tensor | None]) -> list[float]:

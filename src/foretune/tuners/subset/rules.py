@@ -151,6 +151,10 @@ class Rule(ABC):
         """
         raise UsageError(f"`{self.name}` needs all gradients in every step. Use `adafactor` or `sgd`, or all of them.")
 
+    def remembered(self, shape: torch.Size) -> int:
+        """Numbers in the state of a tensor of ``shape``."""
+        return len(self.per_weight) * shape.numel()
+
     def _limited(self, update: torch.Tensor, lr: float) -> torch.Tensor:
         return update if self.bound is None else update.clamp_(-self.bound * lr, self.bound * lr)
 
@@ -226,7 +230,8 @@ class Adafactor(Rule):
 
     Between steps that see all gradients (``follow``) every weight of the subset has a second moment of its own, which
     begins as the factored one; when all gradients are seen again, the factored one takes them in with the weight of
-    all the steps that it missed.
+    all the steps that it missed. ``clip`` then is of the root mean square over the subset, and what the last whole step
+    was scaled down by counts on, if that is less: second moments that are old make steps too large.
     """
 
     clip: float = 1.0
@@ -273,8 +278,16 @@ class Adafactor(Rule):
         state["missed"] += 1
         grad = grad.float()
         state["own"].lerp_(grad.square().add_(self.eps), float(state["step"]) ** self.decay)
-        update = self._limited(grad * state["own"].rsqrt() * (lr * state["shrink"]), lr)
+        update = grad * state["own"].rsqrt()
+        square = update.square().sum()
+        total, count = weights.summed(torch.stack([square, square.new_full((), len(update))])).unbind()
+        size = total.div_(count.clamp_(min=1.0)).sqrt_()
+        shrink = torch.minimum(self.clip / size.clamp_(min=self.clip), state["shrink"])
+        update = self._limited(update.mul_(lr * shrink), lr)
         return weights.shadow * (1 - lr * self.weight_decay) - update
+
+    def remembered(self, shape: torch.Size) -> int:
+        return shape[:-1].numel() + torch.Size((*shape[:-2], shape[-1])).numel() if len(shape) > 1 else shape.numel()
 
     def _news(self, state: State) -> float:
         """The weight of this gradient in the means: that of all the steps since the last one that was seen."""

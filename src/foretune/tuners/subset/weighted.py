@@ -21,12 +21,19 @@ def settings_of(configs: Mapping[str, SubsetConfig]) -> SubsetConfig:
     """The configuration that has room for all of ``configs``: densities and least budgets are added.
 
     Raises:
-        UsageError: they differ in anything else.
+        UsageError: they differ in anything else, or freeze silos, by their own densities.
     """
     tuners = {name: config.tuner for name, config in configs.items()}
     first, one = next(iter(tuners.items()))
     density = float(min(Decimal(1), sum((Decimal(str(t.density)) for t in tuners.values()), Decimal(0))))
-    least = sum(tuner.k_min for tuner in tuners.values())
+    least = 0
+    for name, tuner in tuners.items():
+        if tuner.k_min == "freeze":
+            raise UsageError(
+                f"Adapters can be added where each holds every silo, but `{name}` has k_min=freeze, which leaves out "
+                "what its density is too small for. Train it with `k_min=1`."
+            )
+        least += tuner.k_min
     for name, tuner in tuners.items():
         alike = type(tuner) is type(one) and replace(tuner, density=one.density, k_min=one.k_min) == one
         if not alike or configs[name].heads != configs[first].heads:
