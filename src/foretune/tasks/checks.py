@@ -64,17 +64,36 @@ def check_splits(schema: Schema, splits: Mapping[str, pa.Table], ood: Mapping[st
 
 def check_texts(table: pa.Table, name: str) -> None:
     """Refuse rows whose text, second text or candidate is missing or blank; a pair is one in all rows or in none."""
+    _refuse(
+        table,
+        _blank_texts(table),
+        f"{name}: the text must not be empty, but is in {{rows}}. Fill it in or remove these rows.",
+    )
+    _refuse(
+        table,
+        _few_choices(table),
+        f"{name}: every row needs two or more choices with text, but not {{rows}}. Correct them.",
+    )
+
+
+def without_text(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows ``check_texts`` would refuse."""
+    return pc.or_(_blank_texts(table), _few_choices(table))
+
+
+def _blank_texts(table: pa.Table) -> pa.ChunkedArray:
     blank = is_blank(table["text"])
     if table["pair"].null_count < table.num_rows:
         blank = pc.or_(blank, is_blank(table["pair"]))
-    _refuse(table, blank, f"{name}: the text must not be empty, but is in {{rows}}. Fill it in or remove these rows.")
-    if table["choices"].null_count < table.num_rows:
-        wrong = [not c or len(c) < 2 or any(not (x or "").strip() for x in c) for c in table["choices"].to_pylist()]
-        _refuse(
-            table,
-            pa.array(wrong),
-            f"{name}: every row needs two or more choices with text, but not {{rows}}. Correct them.",
-        )
+    return blank
+
+
+def _few_choices(table: pa.Table) -> pa.Array:
+    if table["choices"].null_count == table.num_rows:
+        return pa.array([False] * table.num_rows, pa.bool_())
+    return pa.array(
+        [not c or len(c) < 2 or any(not (x or "").strip() for x in c) for c in table["choices"].to_pylist()], pa.bool_()
+    )
 
 
 def ood_labels(schema: Schema, name: str) -> tuple[str, ...]:
