@@ -103,6 +103,18 @@ def test_with_an_empty_store_the_plan_is_the_published_one(task, bert, store):
     assert plan == planned(task, bert, recommender="default")
 
 
+def test_what_was_left_out_of_the_data_and_how_much_is_learned_from_is_said(data, bert, store, about, tmp_path):
+    keep(store, earlier(about))
+    lines = data.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "semi.csv").write_text("\n".join(line.replace(",", ";") for line in lines) + "\n", encoding="utf-8")
+    told = []
+    prepare_plan(str(tmp_path / "semi.csv"), make_options({"model": bert}), say=told.append)
+    assert "semi.csv: fields are separated by the semicolon." in told
+    assert told.index(f"Learning from {len(earlier(about).runs)} earlier runs on 4 tasks.") > told.index(
+        "rows: train 48"
+    )
+
+
 def test_check_12_a_plan_from_earlier_runs_needs_no_network(task, bert, store, about, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a socket was opened")

@@ -155,7 +155,7 @@ def prepare_plan(
     began = time.monotonic() if began is None else began
     check_method(options)
     task = open_task(source, options)
-    for line in task.describe_schema():
+    for line in (*task.describe_schema(), *task.notes):
         say(line)
     rows = draw_rows(task, options)
     findings = described(task, rows)
@@ -169,7 +169,7 @@ def prepare_plan(
     checkpoint = open_checkpoint(_model(options, language), task.schema.kind)
     require_memory(checkpoint.parameters * 4, f"The weights of `{options.model}`")
     made = make_objective(objective).for_task(task.schema, tables_of(rows, task), Seeds.all(options.seed), checkpoint)
-    asks = None if plan else adviser(task, rows, checkpoint, objective, options)
+    asks = None if plan else adviser(task, rows, checkpoint, objective, options, say)
     asked = plan or _asked(asks)
     config = run_config(task, checkpoint.ref, asked, options, len(rows.train))
     config = replace(config, held=apart or held(task, options))
