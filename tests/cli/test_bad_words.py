@@ -15,7 +15,7 @@ WRONG = {
     "--objective regression": ["serves regression tasks", "classification task"],
     "--steps 3 --epochs 2": ["`--steps` or `--epochs`, not both", "3", "2"],
     "--lr 0": ["`--lr` must be greater than 0", "0"],
-    "--test-fraction 0": ["test_fraction", "0.0"],
+    "--test-fraction 0": ["`--test-fraction` must be greater than 0", "give `--test`"],
     "--kind sentiment": ["classification, regression", "`sentiment`"],
     "--metric acuracy": ["`acuracy`", "accuracy"],
     "--budget soon": ["90s, 20m or 1.5h", "`soon`"],

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foretune.errors import DataError, UsageError
-from foretune.tasks.checks import is_blank, name_rows
+from foretune.tasks.checks import is_blank, label_notes, name_rows
 from foretune.tasks.detect import Said, detect
 from foretune.tasks.load import is_catalog_name, load, parted
 from foretune.tasks.metrics import choose_metric
@@ -53,7 +53,7 @@ def open_source(source: Source, said: Said, data_dir: str | Path | None = None) 
             notes = (*notes, f"{rows.where}: has no labels, so it is not used as {name}.")
             continue
         splits[name] = table
-    return Opened(schema, splits, notes=notes)
+    return Opened(schema, splits, notes=(*notes, *label_notes(schema, splits["train"], said.kind is not None)))
 
 
 def read_rows(
