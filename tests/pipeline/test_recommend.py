@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import foretune
-from foretune.errors import Interrupted, ResourceError
+from foretune.errors import Interrupted, ResourceError, UsageError
 from foretune.models import open_checkpoint
 from foretune.objectives import for_kind
 from foretune.pipeline import advice, prepare_plan, recommend, trials
@@ -189,9 +189,9 @@ def test_what_the_user_fixed_holds_for_every_candidate(task, bert, store, about)
     assert {each.tuner.name for each in planned(task, bert, tuner="bitfit").ranked} == {"bitfit"}
 
 
-def test_an_option_of_a_tuner_without_its_name_is_of_the_published_one(task, bert, store, about):
-    keep(store, earlier(about))
-    assert {each.tuner.options["rank"] for each in planned(task, bert, option={"rank": 3}).ranked} == {3}
+def test_an_option_of_a_tuner_without_its_name_is_refused(task, bert):
+    with pytest.raises(UsageError, match="`--option rank=3` is of a tuner, but none is named"):
+        planned(task, bert, option={"rank": 3})
 
 
 def test_steps_timed_here_give_the_best_its_seconds(task, bert, store, about):

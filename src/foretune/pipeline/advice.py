@@ -91,7 +91,6 @@ def adviser(
     told = replace(about, features={**about.features, **seen})
     situation = replace(
         situation,
-        methods={TUNER: TUNERS[TUNER]} if options.option and options.tuner is None else TUNERS,
         task=_as_task(task, checkpoint, objective, options, told),
         settle=lambda pipeline: laid_over(_precise(pipeline), options, len(rows.train)),
         pooling=checkpoint.ref.pooling,

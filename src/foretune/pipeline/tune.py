@@ -72,7 +72,7 @@ def tune(
     if options is not None and asked:
         raise UsageError(f"Give `options` or keyword arguments, not both: got {', '.join(asked)}.")
     options = options or make_options(asked)
-    check_method(options)
+    check_method(options, plan is not None)
     opened = open_task(task, options)
     request = {"task": opened.fingerprint, "options": options.given(), "plan": plan.to_json() if plan else None}
     texts = unlabelled(opened, options)
