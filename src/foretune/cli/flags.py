@@ -74,7 +74,7 @@ def _refuse_slip(name: str, key: str, tuner: str | None, offered: dict[str, Fiel
         raise UsageError(
             f"`{name}` is an option of {', '.join(f'`{other}`' for other in having)}{than}: name one with `--tuner`."
         )
-    every = offered or {field: None for other in TUNERS for field in _fields(other)}
+    every = list(offered) or [field for other in TUNERS for field in _fields(other)]
     near = difflib.get_close_matches(key, [*known, *every], n=1)
     if near and near[0] not in known:
         meant = f"--{near[0].replace('_', '-')}"

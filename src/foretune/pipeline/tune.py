@@ -25,6 +25,7 @@ from foretune.pipeline.draft import (
     unlabelled,
 )
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
+from foretune.pipeline.places import require_place
 from foretune.pipeline.result import Result
 from foretune.records import Plan, RunRecord, digest
 from foretune.report import markdown, page
@@ -92,6 +93,7 @@ def tune(
         say(f"`{folder}` holds this run, {_state(found)}: going on.")
         draft = _kept(opened, options, found, folder)
     else:
+        require_place(folder, folder=True)
         draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began, texts=texts, apart=apart)
         for line in (draft.sentence(), *draft.notes):
             say(line)
