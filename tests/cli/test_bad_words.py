@@ -15,7 +15,7 @@ WRONG = {
     "--objective regression": ["serves regression tasks", "classification task"],
     "--steps 3 --epochs 2": ["`--steps` or `--epochs`, not both", "3", "2"],
     "--lr 0": ["`--lr` must be greater than 0", "0"],
-    "--test-fraction 0": ["test_fraction", "0.0"],
+    "--test-fraction 0": ["`--test-fraction` must be greater than 0", "give `--test`"],
     "--kind sentiment": ["classification, regression", "`sentiment`"],
     "--metric acuracy": ["`acuracy`", "accuracy"],
     "--budget soon": ["90s, 20m or 1.5h", "`soon`"],
@@ -86,3 +86,13 @@ def test_a_newer_run_folder_is_named_and_left_alone(refuses, tmp_path):
 
 def test_predictions_are_not_written_to_an_ending_that_says_no_format(refuses):
     refuses(2, "predict", "run", "data.csv", "--out", "answers.xlsx", says=[".csv, .jsonl, .parquet", "answers.xlsx"])
+
+
+def test_a_replay_is_not_begun_for_a_format_that_a_report_does_not_have(refuses):
+    refuses(2, "replay", "--out", "x.pdf", says=[".html, .htm, .md, .json", "x.pdf"])
+
+
+@pytest.mark.parametrize("words", ["predict run data.csv --out data.csv/x.csv", "replay --out data.csv/x.md"])
+def test_a_place_below_a_file_is_refused_before_the_work(words, refuses, table):
+    table(rows("classification"))
+    refuses(6, *words.split(), says=["cannot be written: `data.csv` is a file", "--out"])

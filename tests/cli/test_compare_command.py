@@ -35,6 +35,9 @@ def test_one_line_gives_a_report_a_verdict_and_the_protocol(first, folder: Path)
     assert len(verdict.contrasts) == 1
     assert verdict.digest in first.stdout
     assert "lora on train, 4 shots, seed 1: ok" in first.stdout
+    assert ": 6 runs to do (2 methods x 2 seeds, and their floors)." in first.stdout.splitlines()[0]
+    assert first.stdout.splitlines()[1].endswith(": begun")
+    assert "left" in first.stdout.splitlines()[2]
     assert "floor: majority class" in first.stdout
     assert {"comparison.html", "protocol.yaml", "tables.csv"} <= {path.name for path in (folder / "c").iterdir()}
     assert verdict.digest in (folder / "c" / "comparison.html").read_text(encoding="utf-8")
@@ -53,7 +56,7 @@ def test_a_dry_run_prints_the_protocol_and_how_much_is_missing(first, folder: Pa
     words = ("compare", "train.csv", "--methods", "lora,full", "--model", bert, *SHORT)
     done = run_in(folder, *words, "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].endswith("0 runs are missing.")
+    assert done.stdout.splitlines()[-1].endswith("no runs to do, the store has them all.")
     assert yaml.safe_load("\n".join(done.stdout.splitlines()[:-1]))["data_seeds"] == [0, 1]
     other = run_in(folder, *words, "--profile", "cpu-small", "--dry-run", "--json")
     assert json.loads(other.stdout)["protocol"]["test_rows"] == 200
@@ -88,6 +91,8 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(folder: Path, first, start_in
     ("words", "code", "says"),
     [
         (("--methods", "lroa,full"), 2, ["`lroa` is not a method", "Did you mean `lora`"]),
+        (("--seeds", "0"), 2, ["`--seeds` must be at least 1, but got 0"]),
+        (("--shots", "0"), 2, ["`--shots` must be `all` or numbers from 1", "`0`"]),
         (("--seeds", "1"), 2, ["at least 2 seeds", "--seeds 5"]),
         (("--selection", "test"), 2, ["Nothing may be selected on test"]),
         (("--shots", "4,x"), 2, ["`--shots`", "`x`"]),
@@ -103,6 +108,15 @@ def test_bad_words_are_refused_before_anything_is_run(foretune, table, bert: Pat
     assert len(done.stderr.strip().splitlines()) == 1
     for part in says:
         assert part in done.stderr
+
+
+def test_a_missing_file_is_an_error_of_the_data_as_for_tune(refuses):
+    refuses(3, "compare", "nowhere.csv", says=["`nowhere.csv` is neither", "foretune tasks"])
+
+
+def test_words_between_commas_may_have_spaces(first, folder: Path, run_in, bert: Path):
+    words = ("compare", "train.csv", "--methods", "lora, full", "--model", bert, *SHORT, "--dry-run")
+    assert run_in(folder, *words).stdout.splitlines()[-1].endswith("no runs to do, the store has them all.")
 
 
 def test_what_belongs_in_the_protocol_is_refused_beside_one(first, folder: Path, run_in):

@@ -33,6 +33,13 @@ def test_another_place_and_json(tmp_path):
     assert json.loads(done.stdout) == {"report": str(page), "bytes": page.stat().st_size}
 
 
+def test_a_page_is_not_written_under_the_name_of_another_format(tmp_path):
+    done = foretune("report", str(run_folder(tmp_path / "run")), "--out", str(tmp_path / "x.pdf"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "written as .html, .htm, but" in done.stderr
+    assert not (tmp_path / "x.pdf").exists()
+
+
 def test_a_folder_that_is_no_run_is_one_sentence(tmp_path):
     done = foretune("report", str(tmp_path))
     assert done.returncode == 6

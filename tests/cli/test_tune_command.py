@@ -137,6 +137,17 @@ def test_predict_needs_no_label_and_finds_the_text_under_another_name(place, run
     assert [row["row"] for row in read] == [str(n) for n in range(1, 11)]
 
 
+def test_a_file_of_predictions_is_named_with_its_rows_and_an_empty_cell_on_stderr(place, run_in):
+    folder, _, _ = place
+    toys.table(folder / "holes.csv", [{"review": "the good film was"}, {"review": " "}])
+    words = ("predict", "run", "holes.csv", "--text", "review", "--out", "labelled.csv")
+    done = run_in(folder, *words)
+    assert (done.returncode, done.stdout) == (0, "2 rows in labelled.csv\n")
+    assert done.stderr == "1 row has no text and got no answer (row 2).\n"
+    plain = json.loads(run_in(folder, *words, "--json").stdout)
+    assert plain == {"predictions": "labelled.csv", "rows": 2, "notes": [done.stderr.strip()]}
+
+
 def test_predict_says_which_column_it_lacks(place, run_in):
     folder, _, _ = place
     toys.table(folder / "lacking.csv", [{"a": "1", "b": "2"}])

@@ -161,6 +161,7 @@ def test_a_budget_that_is_no_time_is_refused(text):
         ({"lr": float("inf")}, "`--lr`"),
         ({"weight_decay": -1.0}, "`--weight-decay` must be 0 or more and finite, but got -1.0"),
         ({"dev_fraction": 2.0}, r"`--dev-fraction` must lie in \[0, 0.9\], but got 2.0"),
+        ({"test_fraction": 0.0}, "`--test-fraction` must be greater than 0, but got 0. .* give `--test`"),
         ({"decay": "linaer"}, r"linear, cosine, constant.*Did you mean `linear`\?"),
         ({"precision": "fp8"}, "fp32, bf16, but got `fp8`"),
         ({"pooling": "meen"}, r"cls, mean.*Did you mean `mean`\?"),

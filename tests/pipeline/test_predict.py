@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import foretune
-from foretune.errors import StoreError, UsageError
+from foretune.errors import DataError, StoreError, UsageError
 from foretune.pipeline.predict import predict, write
 from foretune.pipeline.result import table_of
 from foretune.testing import toys
@@ -60,6 +60,49 @@ def test_rows_of_every_format_get_the_answers_of_the_result(result, tmp_path):
     wanted = [answer["probabilities"] for answer in result.predict(texts)]
     for name in ("new.jsonl", "new.parquet", "new.tsv"):
         assert predict(result.folder, str(tmp_path / name))["probabilities"].to_pylist() == wanted
+
+
+def write_lines(path, texts):
+    path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    return str(path)
+
+
+def test_a_row_without_a_text_gets_an_empty_answer_and_blocks_no_other(result, tmp_path):
+    texts, said = ["the good film was", None, "the awful food was very", "  "], []
+    found = predict(result.folder, write_lines(tmp_path / "new.jsonl", texts), say=said.append)
+    assert found["text"].to_pylist() == texts
+    assert said == ["2 rows have no text and got no answer (rows 2, 4)."]
+    wanted = result.predict([texts[0], texts[2]])
+    assert found.take([0, 2]).select(list(wanted[0])).to_pylist() == wanted
+    assert found.take([1, 3]).select(list(wanted[0])).to_pylist() == [dict.fromkeys(wanted[0])] * 2
+    write(found, tmp_path / "new.csv")
+    with (tmp_path / "new.csv").open(encoding="utf-8", newline="") as file:
+        second = list(csv.DictReader(file))[1]
+    assert second == {"row": "2", "text": "", "prediction": "", "probability": ""}
+
+
+def test_a_file_without_any_text_is_refused(result, tmp_path):
+    with pytest.raises(DataError, match=r"all 2 are empty. Name the column of the text with `--text`"):
+        predict(result.folder, write_lines(tmp_path / "new.jsonl", ["", None]))
+
+
+def test_a_run_without_pairs_takes_none(result, data):
+    with pytest.raises(UsageError, match=r"`--pair label` .* trained on single texts"):
+        predict(result.folder, str(data), pair="label")
+
+
+def test_weights_that_are_gone_are_said_to_be_gone(task, bert, tmp_path):
+    foretune.tune(task, model=bert, tuner="bitfit", steps=2, evaluations=1, out=tmp_path / "run", remember=False)
+    (tmp_path / "run" / "adapter" / "patch.safetensors").unlink()
+    with pytest.raises(StoreError, match=r"patch\.safetensors.* Restore it from a copy"):
+        predict(tmp_path / "run", write_lines(tmp_path / "new.jsonl", ["a film"]))
+
+
+def test_a_text_with_a_carriage_return_is_one_field_of_a_csv(tmp_path):
+    row = {"row": 1, "text": "one\rtwo, three", "prediction": "good"}
+    write(pa.Table.from_pylist([row]), tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file)) == [{**row, "row": "1"}]
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +187,12 @@ def test_members_of_a_file_are_in_every_format(simplex, tmp_path):
     (tmp_path / "new.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
     found = predict(simplex().folder, str(tmp_path / "new.jsonl"), members=6)
     wanted = simplex().predict(TEXTS, members=6)
-    assert found.drop_columns("row").to_pylist() == wanted
+    assert found.drop_columns(["row", "text"]).to_pylist() == wanted
     for name in ("a.csv", "a.jsonl", "a.parquet"):
         write(found, tmp_path / name)
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
-    assert list(read[0]) == ["row", "prediction", "probability", "members", "spread", "agreement"]
+    assert list(read[0]) == ["row", "text", "prediction", "probability", "members", "spread", "agreement"]
     assert [float(row["spread"]) for row in read] == [row["spread"] for row in wanted]
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == found.to_pylist()
 

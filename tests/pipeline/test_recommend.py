@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import foretune
-from foretune.errors import Interrupted, ResourceError
+from foretune.errors import Interrupted, ResourceError, UsageError
 from foretune.models import open_checkpoint
 from foretune.objectives import for_kind
 from foretune.pipeline import advice, prepare_plan, recommend, trials
@@ -103,6 +103,18 @@ def test_with_an_empty_store_the_plan_is_the_published_one(task, bert, store):
     assert plan == planned(task, bert, recommender="default")
 
 
+def test_what_was_left_out_of_the_data_and_how_much_is_learned_from_is_said(data, bert, store, about, tmp_path):
+    keep(store, earlier(about))
+    lines = data.read_text(encoding="utf-8").splitlines()
+    (tmp_path / "semi.csv").write_text("\n".join(line.replace(",", ";") for line in lines) + "\n", encoding="utf-8")
+    told = []
+    prepare_plan(str(tmp_path / "semi.csv"), make_options({"model": bert}), say=told.append)
+    assert "semi.csv: fields are separated by the semicolon." in told
+    assert told.index(f"Learning from {len(earlier(about).runs)} earlier runs on 4 tasks.") > told.index(
+        "rows: train 48"
+    )
+
+
 def test_check_12_a_plan_from_earlier_runs_needs_no_network(task, bert, store, about, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a socket was opened")
@@ -177,9 +189,9 @@ def test_what_the_user_fixed_holds_for_every_candidate(task, bert, store, about)
     assert {each.tuner.name for each in planned(task, bert, tuner="bitfit").ranked} == {"bitfit"}
 
 
-def test_an_option_of_a_tuner_without_its_name_is_of_the_published_one(task, bert, store, about):
-    keep(store, earlier(about))
-    assert {each.tuner.options["rank"] for each in planned(task, bert, option={"rank": 3}).ranked} == {3}
+def test_an_option_of_a_tuner_without_its_name_is_refused(task, bert):
+    with pytest.raises(UsageError, match="`--option rank=3` is of a tuner, but none is named"):
+        planned(task, bert, option={"rank": 3})
 
 
 def test_steps_timed_here_give_the_best_its_seconds(task, bert, store, about):

@@ -157,3 +157,12 @@ def test_the_text_of_a_request_is_whole_or_absent(tmp_path):
     with pytest.raises(StoreError, match="cannot be written"):
         requests.write_text(tmp_path / "a.json" / "b", "two")
     assert (tmp_path / "a.json").read_text() == "one"
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused_before_the_model_is_opened(task, tmp_path, monkeypatch):
+    monkeypatch.setattr("foretune.pipeline.places.os.access", lambda *asked: False)
+    with pytest.raises(
+        StoreError, match=r"run` cannot be written: nothing may be written in `.*`\. Give another place"
+    ):
+        foretune.tune(task, model="no-such-model", out=tmp_path / "deep" / "run")
+    assert list(tmp_path.iterdir()) == []

@@ -192,6 +192,69 @@ def test_a_column_that_is_no_text_is_left_out_and_named(tmp_path: Path) -> None:
     assert any("`" not in note and "meta (list)" in note for note in task.notes)
 
 
+CHAT = {"messages": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day"}]}
+RECORDS = [{"text": text, "label": label} for text, label in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "says"),
+    [
+        (
+            "a.jsonl",
+            "\n".join([json.dumps(CHAT)] * 9),
+            ["holds messages (list)", '{"prompt": "...", "response": "..."}'],
+        ),
+        ("b.jsonl", "\n".join([json.dumps(CHAT | {"text": "a"})] * 9), ["messages (list)", '{"prompt": "..."']),
+        ("a.json", json.dumps({"data": RECORDS}), ["a list of 10 under `data`", "a list of flat objects alone"]),
+        ("b.json", json.dumps({"columns": ["text"], "data": [["a"]]}), ["a list of 1 under `data`"]),
+        (
+            "c.json",
+            json.dumps({key: {str(i): row[key] for i, row in enumerate(RECORDS)} for key in ("text", "label")}),
+            ["one per column (`text`, `label`)", 'orient="records", lines=True'],
+        ),
+    ],
+)
+def test_rows_under_another_roof_are_found_and_the_way_out_is_said(
+    tmp_path: Path, name: str, contents: str, says: list[str]
+) -> None:
+    told = refusal(write(tmp_path / name, contents))
+    assert all(part in told for part in says)
+
+
+def with_splits(path: Path, names: list[str]) -> Path:
+    rows = [f"text number {i},{'ab'[i % 2]},{name}" for i, name in enumerate(names)]
+    return write(path, "\n".join(["text,label,Split", *rows]) + "\n")
+
+
+def test_a_column_split_parts_the_rows(tmp_path: Path) -> None:
+    names = ["train"] * 12 + ["Validation"] * 4 + ["test"] * 4
+    task = Task.from_csv(with_splits(tmp_path / "a.csv", names), text="text")
+    assert {name: table["row"].to_pylist()[0] for name, table in task.splits.items()} == {
+        "train": 1,
+        "dev": 13,
+        "test": 17,
+    }
+    assert task.notes == ("a.csv: the column `Split` says which rows are train, dev, test.",)
+    assert Task.from_ref(task.ref).fingerprint == task.fingerprint
+
+
+@pytest.mark.parametrize("names", [["train"] * 19 + ["seen"], ["test"] * 20, ["train"] * 19 + [""]])
+def test_a_column_split_that_does_not_part_all_rows_is_not_used_and_that_is_said(
+    tmp_path: Path, names: list[str]
+) -> None:
+    task = Task.from_csv(with_splits(tmp_path / "a.csv", names))
+    assert {name: table.num_rows for name, table in task.splits.items()} == {"train": 20}
+    assert task.notes == (
+        "a.csv: the column `Split` is not used, for it does not name train, dev or test in every row.",
+    )
+
+
+def test_a_column_split_that_is_the_label_parts_nothing(tmp_path: Path) -> None:
+    path = with_splits(tmp_path / "a.csv", ["train", "test"] * 10)
+    task = Task.from_csv(path, label="Split")
+    assert (list(task.splits), task.schema.labels, task.notes) == (["train"], ("test", "train"), ())
+
+
 def test_a_header_of_numbers_is_accepted_when_the_user_names_it(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "0,1\n" + "".join(f"words {i},{'ab'[i % 2]}\n" for i in range(8)))
     assert "first row must name the columns" in refusal(path)

@@ -33,6 +33,55 @@ def test_a_class_with_one_example_is_named_with_its_row() -> None:
     assert "`rare` has one (row 7)" in refusal(changed(rows(), [7], label="rare"))
 
 
+def scored(n: int = 40) -> list[dict[str, Any]]:
+    return [{"text": f"words of row {i}", "label": f"{i % 20 / 10}"} for i in range(n)]
+
+
+ALMOST = (
+    "39 of 40 labels are numbers, but not `n/a` in row 7. If numbers are meant, correct it and use `--kind regression`"
+)
+
+
+def test_numbers_with_a_slip_among_them_are_named_where_they_make_classes_and_where_they_cannot() -> None:
+    assert ALMOST in refusal(changed(scored(), [7], label="n/a"))
+    twice = [row for row in changed(scored(), [7], label="n/a") for _ in (0, 1)]
+    several = Task.from_records([{**row, "text": f"{i} {row['text']}"} for i, row in enumerate(twice)])
+    assert several.schema.kind == "classification"
+    assert any("78 of 80 labels are numbers, but not `n/a` in rows 13, 14." in note for note in several.notes)
+    assert Task.from_records(twice, kind="classification").notes == ()
+
+
+def test_decimal_commas_are_named_with_the_way_to_write_a_number() -> None:
+    commas = [{**row, "label": row["label"].replace(".", ",")} for row in scored()]
+    (note,) = Task.from_records(commas, text="text", label="label").notes
+    assert "correct them (a number is written `0.0`) and use `--kind regression`" in note
+    assert "not `0,0` in rows 1, 2, 3" in refusal(commas, kind="regression")
+
+
+def test_whole_numbers_that_are_class_names_need_no_word() -> None:
+    stars = [{"text": f"words of row {i}", "label": ["1", "2", "3", "unknown"][i % 4]} for i in range(40)]
+    assert Task.from_records(stars).notes == ()
+
+
+def test_labels_as_long_as_texts_are_cut_and_the_column_is_taken_for_a_text() -> None:
+    message = refusal([{"text": f"words {i}", "label": f"{i} " + "long " * 1000} for i in range(20)], label="label")
+    assert "20 of 20 labels occur once: the column seems to hold texts. Name the column of the label" in message
+    assert len(message) < 800
+
+
+def test_labels_that_differ_in_capitals_only_are_named() -> None:
+    task = Task.from_records(changed(rows(), [1, 3], label="A"))
+    assert task.notes == ("label: `A`, `a` differ in capitals only, and are classes of their own.",)
+
+
+def test_how_rows_are_counted_is_said_of_a_table_with_a_header(tmp_path) -> None:
+    lines = [f"words {i},{'ab'[i % 2]}" for i in range(20)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *lines, "few,rare"]) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"`rare` has one \(row 21\).*\(Rows are counted after the header.\)$"):
+        Task.from_csv(tmp_path / "a.csv")
+    assert "counted" not in refusal(changed(rows(), [7], label="rare"))
+
+
 @pytest.mark.parametrize("empty", ["", "  \t", None])
 def test_empty_texts_are_named_by_row(empty: str | None) -> None:
     assert "the text must not be empty, but is in rows 3, 9" in refusal(changed(rows(), [3, 9], text=empty))
@@ -75,7 +124,7 @@ def test_a_test_file_without_labels_or_without_the_columns_is_refused() -> None:
 
 def test_regression_labels_must_be_numbers_and_differ() -> None:
     scored = [{"text": f"words {i}", "score": i / 2} for i in range(20)]
-    assert "must be a number such as 3.5, but not in row 5" in refusal(
+    assert "must be a number such as 3.5, but not `high` in row 5" in refusal(
         changed(scored, [5], score="high"), kind="regression"
     )
     assert "all are 1" in refusal(changed(scored, list(range(1, 21)), score=1), label="score", kind="regression")

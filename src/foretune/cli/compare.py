@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,7 +71,9 @@ def compare(
     steps: Annotated[int | None, _option(Rules, "Optimizer steps of every method; default: 40 epochs.")] = None,
     batch_size: BatchSize = None,
     trials: Annotated[int | None, _option(Rules, "Learning rates that every method tries on dev (1: untuned).")] = None,
-    selection: Annotated[str | None, _option(Rules, "Checkpoint that is judged: last, or best on dev.")] = None,
+    selection: Annotated[
+        str | None, _option(Rules, "Checkpoint that is judged: `last`, or `dev`: the best there.")
+    ] = None,
     test_rows: Annotated[int | None, _option(Rules, "Judge at most so many test rows, the same ones always.")] = None,
     margin: Annotated[float | None, _option(Rules, "Largest difference that does not matter (0.01).")] = None,
     contrasts: Annotated[
@@ -111,13 +114,13 @@ def compare(
         if json:
             print_json({"digest": protocol.digest, "protocol": protocol.to_json(), "missing": len(missing)})
         else:
-            say(*protocol.to_yaml().splitlines(), f"Protocol {protocol.digest}: {len(missing)} runs are missing.")
+            say(*protocol.to_yaml().splitlines(), _to_do(protocol, len(missing)))
         return
     folder = out or Path("comparisons") / f"{protocol.tasks[0].called}-{protocol.digest[:8]}"
     _freeze(folder, protocol)
     if not json:
-        say(f"Protocol {protocol.digest}: {len(missing)} runs are missing.")
-    watch = _silent if json else _told
+        say(_to_do(protocol, len(missing)))
+    watch = _silent if json else Told()
     verdict = run_and_judge(cells, workers=workers, keep_adapters=keep_adapters, watch=watch, backend=backend)
     written = comparison_page.write(verdict, folder)
     if json:
@@ -175,22 +178,36 @@ def _described(source: str, given: dict[str, Any]) -> dict[str, Any]:
         from foretune.pipeline.draft import named
 
         task["ood"] = {name: path for path, name in map(named, given["ood"])}
-    plain: dict[str, Any] = {"tasks": [task], "methods": given.get("methods", METHODS).split(",")}
+    plain: dict[str, Any] = {"tasks": [task], "methods": _words(given.get("methods", METHODS))}
     if "model" in given or "max_length" in given:
         length = {"max_length": given["max_length"]} if "max_length" in given else {}
         plain["model"] = {"name": given.get("model", "demo"), **length}
     if "shots" in given:
-        words = [word.strip() for word in given["shots"].split(",")]
-        wrong = [word for word in words if word != "all" and not word.isdigit()]
-        if wrong:
-            raise UsageError(f"`--shots` must be numbers with commas between them, but got `{wrong[0]}`. Write `2,16`.")
+        words = _words(given["shots"])
+        wrong = [word for word in words if word != "all" and not (word.isdecimal() and int(word))]
+        if wrong or not words:
+            raise UsageError(
+                "`--shots` must be `all` or numbers from 1 with commas between them, but got "
+                f"`{(wrong or [given['shots']])[0]}`. Write `2,16`."
+            )
         plain["shots"] = [word if word == "all" else int(word) for word in words]
     if "seeds" in given:
+        if given["seeds"] < 1:
+            raise UsageError(f"`--seeds` must be at least 1, but got {given['seeds']}. Write `--seeds 5`.")
         plain["data_seeds"] = list(range(given["seeds"]))
     if "trials" in given:
         plain["tuning_trials"] = given["trials"]
     same = ("steps", "batch_size", "selection", "test_rows", "margin", "contrasts")
     return plain | {name: given[name] for name in same if name in given}
+
+
+def _words(text: str) -> list[str]:
+    """What stands between commas.
+
+    >>> _words("lora, full,")
+    ['lora', 'full']
+    """
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _freeze(folder: Path, protocol: Protocol) -> None:
@@ -212,14 +229,46 @@ def _silent(event: Event) -> None:
     """Says nothing."""
 
 
-def _told(event: Event) -> None:
-    from foretune.cli.output import say
+class Told:
+    """Prints a line for the first run that begins and for every one that ends, with how long the rest takes at this
+    pace."""
 
-    if event.event == "end":
+    def __init__(self) -> None:
+        self.ended, self.begun = 0, 0.0
+
+    def __call__(self, event: Event) -> None:
+        from foretune.cli.output import say
+        from foretune.report.units import seconds
+
         what = f"{event.method} on {event.task}, {event.shots or 'all'} shots, seed {event.data_seed}"
         init = f"/{event.init_seed}" if event.init_seed != event.data_seed else ""
-        reason = f" ({event.error})" if event.error else ""
-        say(f"[{event.done}/{event.total}] {what}{init}: {event.status}{reason}")
+        if event.event == "begin" and not self.begun:
+            self.begun = time.monotonic()
+            say(f"[{event.done}/{event.total}] {what}{init}: begun")
+        if event.event == "end":
+            self.ended += 1
+            each = (time.monotonic() - self.begun) / self.ended if self.begun else 0.0
+            left = each * max(event.total - event.done, 0)
+            reason = f" ({event.error})" if event.error else ""
+            say(
+                f"[{event.done}/{event.total}] {what}{init}: {event.status}{reason}"
+                f"{f'; about {seconds(left)} left' if left else ''}"
+            )
+
+
+def _to_do(protocol: Protocol, missing: int) -> str:
+    """How many runs are missing, and what makes their number."""
+    if not missing:
+        return f"Protocol {protocol.digest}: no runs to do, the store has them all."
+    counted = {
+        "methods": len(protocol.methods),
+        "seeds": len(protocol.seeds),
+        "tasks": len(protocol.tasks),
+        "numbers of shots": len(protocol.shots),
+    }
+    made = " x ".join(f"{n} {word}" for word, n in counted.items() if n > 1) or "1 method"
+    trials = f", {protocol.tuning_trials} trials each" if protocol.tuning_trials > 1 else ""
+    return f"Protocol {protocol.digest}: {missing:,} runs to do ({made}{trials}, and their floors)."
 
 
 def _show(verdict: Verdict) -> None:

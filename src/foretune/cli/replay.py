@@ -70,8 +70,12 @@ def replay(
     the pool in hindsight, 1 among its worst twentieth.
     """
     from foretune.cli import output
+    from foretune.pipeline.places import require_ending, require_place
     from foretune.pipeline.replay import replay as run
 
+    if out is not None:
+        require_ending(out, (".html", ".htm", ".md", ".json"), "Reports of a replay")
+        require_place(out)
     told = Told()
     done = run(
         protocol,

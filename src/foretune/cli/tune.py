@@ -39,7 +39,9 @@ Pooling = Annotated[str | None, _option(Method, "cls, mean, last or eos; default
 MaxLength = Annotated[int | None, _option(Method, "Longest text in tokens (256); what is longer is cut and reported.")]
 TrustRemoteCode = Annotated[bool, _option(Method, "Run Python code that comes with the model.", "--trust-remote-code")]
 TunerName = Annotated[str | None, _option(Method, "Fine-tuning method: lora, full, head, ...; default: recommended.")]
-TunerOption = Annotated[list[str] | None, _option(Method, "Option of the tuner, key=value; or as a flag: --rank 16.")]
+TunerOption = Annotated[
+    list[str] | None, _option(Method, "Option of what --tuner names, key=value; or a flag: --tuner lora --rank 16.")
+]
 ObjectiveName = Annotated[str | None, _option(Method, "What is minimised; default: by kind of task.")]
 ObjectiveOption = Annotated[list[str] | None, _option(Method, "Option of the objective, key=value; may be repeated.")]
 Pretrain = Annotated[

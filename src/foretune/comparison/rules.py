@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foretune.comparison.methods import BUDGET
-from foretune.errors import UsageError
+from foretune.errors import DataError, UsageError
 from foretune.registry import did_you_mean
 from foretune.tasks import catalog
 from foretune.tasks.load import is_catalog_name
@@ -116,7 +116,7 @@ def _sources(protocol: Protocol) -> None:
                     os.listdir(os.path.dirname(source) or ".") if os.path.isdir(os.path.dirname(source) or ".") else []
                 )
                 near = did_you_mean(source, catalog.names()) or did_you_mean(os.path.basename(source), beside)
-                raise UsageError(
+                raise DataError(
                     f"`{source}` is neither a task of the catalog, nor a file or folder here, nor a Hub id `org/name`."
                     f"{near} `foretune tasks` lists the catalog."
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from foretune.models import Checkpoint
@@ -55,8 +55,19 @@ class Adviser:
         return _in_precision(replace(made, evidence=(*made.evidence, *self.notes)))
 
 
-def adviser(task: Task, rows: Draw, checkpoint: Checkpoint, objective: Part, options: TuneOptions) -> Adviser:
-    """Who is to be asked about ``task``: reads the earlier runs, and measures landmarks where their tasks have some."""
+def adviser(
+    task: Task,
+    rows: Draw,
+    checkpoint: Checkpoint,
+    objective: Part,
+    options: TuneOptions,
+    say: Callable[[str], None] = lambda line: None,
+) -> Adviser:
+    """Who is to be asked about ``task``: reads the earlier runs, and measures landmarks where their tasks have some.
+
+    Args:
+        say: told how many runs are learned from, for that may take a minute.
+    """
     sizes = {"train": len(rows.train), "dev": len(rows.dev), "test": len(rows.test)}
     about = card(task.name, task.schema, rows.train, sizes, task.sketch)
     situation = Situation(
@@ -74,11 +85,12 @@ def adviser(task: Task, rows: Draw, checkpoint: Checkpoint, objective: Part, opt
     memory = memory_for(bare)
     if memory.runs is None:
         return Adviser(situation, Planner(), options, memory.notes)
+    tasks = len(set(memory.runs.groups[memory.runs.succeeded]))
+    say(f"Learning from {len(memory.runs):,} earlier runs on {tasks} tasks.")
     seen = seen_by(memory.runs, task, rows, checkpoint)
     told = replace(about, features={**about.features, **seen})
     situation = replace(
         situation,
-        methods={TUNER: TUNERS[TUNER]} if options.option and options.tuner is None else TUNERS,
         task=_as_task(task, checkpoint, objective, options, told),
         settle=lambda pipeline: laid_over(_precise(pipeline), options, len(rows.train)),
         pooling=checkpoint.ref.pooling,

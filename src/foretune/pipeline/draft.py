@@ -82,12 +82,21 @@ def recommend(
     return prepare_plan(task, asked, measure=True).plan
 
 
-def check_method(options: TuneOptions) -> None:
+def check_method(options: TuneOptions, planned: bool = False) -> None:
     """Refuse a tuner, a tuner's option, an objective or a revision that does not exist: no data need be read for that.
+
+    Args:
+        planned: whether a plan names the tuner.
 
     Raises:
         UsageError: with the nearest name there is.
     """
+    if options.option and options.tuner is None and not planned:
+        name, value = next(iter(options.option.items()))
+        raise UsageError(
+            f"`--option {name}={value}` is of a tuner, but none is named: the recommender chooses among all. Name one "
+            "with `--tuner`, or leave the option out."
+        )
     if options.revision is not None and (options.model == DEMO or Path(options.model).expanduser().exists()):
         raise UsageError(
             f"`--revision` is of a Hub id, but `{options.model}` lies on this machine. Leave one of them out."
@@ -153,9 +162,9 @@ def prepare_plan(
         ForetuneError: the task, the model or an option cannot be, or the memory or the budget is not enough.
     """
     began = time.monotonic() if began is None else began
-    check_method(options)
+    check_method(options, plan is not None)
     task = open_task(source, options)
-    for line in task.describe_schema():
+    for line in (*task.describe_schema(), *task.notes):
         say(line)
     rows = draw_rows(task, options)
     findings = described(task, rows)
@@ -169,7 +178,7 @@ def prepare_plan(
     checkpoint = open_checkpoint(_model(options, language), task.schema.kind)
     require_memory(checkpoint.parameters * 4, f"The weights of `{options.model}`")
     made = make_objective(objective).for_task(task.schema, tables_of(rows, task), Seeds.all(options.seed), checkpoint)
-    asks = None if plan else adviser(task, rows, checkpoint, objective, options)
+    asks = None if plan else adviser(task, rows, checkpoint, objective, options, say)
     asked = plan or _asked(asks)
     config = run_config(task, checkpoint.ref, asked, options, len(rows.train))
     config = replace(config, held=apart or held(task, options))

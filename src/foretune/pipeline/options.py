@@ -116,6 +116,10 @@ class TuneOptions:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= high:
                 raise UsageError(f"`{flag(name)}` must lie in [0, {high}], but got {value}.")
+        if self.test_fraction == 0:
+            raise UsageError(
+                "`--test-fraction` must be greater than 0, but got 0. To judge on rows of your own, give `--test`."
+            )
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in known:

@@ -25,6 +25,7 @@ from foretune.pipeline.draft import (
     unlabelled,
 )
 from foretune.pipeline.options import TuneOptions, make_options, parse_budget
+from foretune.pipeline.places import require_place
 from foretune.pipeline.result import Result
 from foretune.records import Plan, RunRecord, digest
 from foretune.report import markdown, page
@@ -72,7 +73,7 @@ def tune(
     if options is not None and asked:
         raise UsageError(f"Give `options` or keyword arguments, not both: got {', '.join(asked)}.")
     options = options or make_options(asked)
-    check_method(options)
+    check_method(options, plan is not None)
     opened = open_task(task, options)
     request = {"task": opened.fingerprint, "options": options.given(), "plan": plan.to_json() if plan else None}
     texts = unlabelled(opened, options)
@@ -92,6 +93,7 @@ def tune(
         say(f"`{folder}` holds this run, {_state(found)}: going on.")
         draft = _kept(opened, options, found, folder)
     else:
+        require_place(folder, folder=True)
         draft = prepare_plan(opened, _opened(options), plan=plan, say=say, began=began, texts=texts, apart=apart)
         for line in (draft.sentence(), *draft.notes):
             say(line)

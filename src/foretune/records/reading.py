@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from foretune.errors import UsageError
+from foretune.errors import ForetuneError, UsageError
 from foretune.registry import did_you_mean
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def typed(kind: type[T], plain: Mapping[str, Any], what: str) -> T:
     """``plain`` as a frozen dataclass, its types checked.
 
     Raises:
-        UsageError: a field that is missing or of another type.
+        UsageError: a field that is missing or of another type. ForetuneError: what the class itself refuses.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -66,7 +66,7 @@ def typed(kind: type[T], plain: Mapping[str, Any], what: str) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, UsageError):
+        if isinstance(cause, ForetuneError):
             raise cause from error
         where = ".".join(str(place) for place in first["loc"] if place != "str")
         if first["type"] == "missing":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,11 +11,15 @@ import pyarrow.compute as pc
 
 from foretune.errors import DataError
 from foretune.registry import did_you_mean
-from foretune.tasks.labels import number, order
+from foretune.tasks.labels import LONGEST, means_numbers, number, order, quoted, short, with_point
 from foretune.tasks.schema import Schema
 
 MIN_ROWS = 8
 """Labelled training rows below which nothing can be learned, selected and tested."""
+
+
+MOSTLY = 0.8
+"""The share of labels of one sort from which the others are taken for slips."""
 
 
 def name_rows(rows: Sequence[int]) -> str:
@@ -64,17 +69,36 @@ def check_splits(schema: Schema, splits: Mapping[str, pa.Table], ood: Mapping[st
 
 def check_texts(table: pa.Table, name: str) -> None:
     """Refuse rows whose text, second text or candidate is missing or blank; a pair is one in all rows or in none."""
+    _refuse(
+        table,
+        _blank_texts(table),
+        f"{name}: the text must not be empty, but is in {{rows}}. Fill it in or remove these rows.",
+    )
+    _refuse(
+        table,
+        _few_choices(table),
+        f"{name}: every row needs two or more choices with text, but not {{rows}}. Correct them.",
+    )
+
+
+def without_text(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows ``check_texts`` would refuse."""
+    return pc.or_(_blank_texts(table), _few_choices(table))
+
+
+def _blank_texts(table: pa.Table) -> pa.ChunkedArray:
     blank = is_blank(table["text"])
     if table["pair"].null_count < table.num_rows:
         blank = pc.or_(blank, is_blank(table["pair"]))
-    _refuse(table, blank, f"{name}: the text must not be empty, but is in {{rows}}. Fill it in or remove these rows.")
-    if table["choices"].null_count < table.num_rows:
-        wrong = [not c or len(c) < 2 or any(not (x or "").strip() for x in c) for c in table["choices"].to_pylist()]
-        _refuse(
-            table,
-            pa.array(wrong),
-            f"{name}: every row needs two or more choices with text, but not {{rows}}. Correct them.",
-        )
+    return blank
+
+
+def _few_choices(table: pa.Table) -> pa.Array:
+    if table["choices"].null_count == table.num_rows:
+        return pa.array([False] * table.num_rows, pa.bool_())
+    return pa.array(
+        [not c or len(c) < 2 or any(not (x or "").strip() for x in c) for c in table["choices"].to_pylist()], pa.bool_()
+    )
 
 
 def ood_labels(schema: Schema, name: str) -> tuple[str, ...]:
@@ -93,9 +117,10 @@ def check_known(table: pa.Table, labels: Sequence[str], name: str) -> None:
     strange = pc.unique(table["label"].filter(unknown)).to_pylist()
     if strange:
         rows = table["row"].filter(unknown).to_pylist()
+        hint = did_you_mean(strange[0], [label for label in labels if len(label) <= LONGEST])
         raise DataError(
-            f"{name}: every label must occur in train, but {_quoted(strange)} does not ({name_rows(rows)})."
-            f"{did_you_mean(strange[0], labels)} Known: {_quoted(labels)}. Correct these rows or add training examples."
+            f"{name}: every label must occur in train, but {quoted(strange)} does not ({name_rows(rows)})."
+            f"{hint} Known: {quoted(labels)}. Correct these rows or add training examples."
         )
 
 
@@ -122,26 +147,75 @@ def _check_classes(train: pa.Table) -> None:
     counted = pc.value_counts(train["label"]).to_pylist()
     if len(counted) == 1:
         raise DataError(
-            f"train must have two classes or more, but all {train.num_rows} rows are `{counted[0]['values']}`. Add "
-            "examples of another class, or name another column with `--label`."
+            f"train must have two classes or more, but all {train.num_rows} rows are {short(counted[0]['values'])}. "
+            "Add examples of another class, or name another column with `--label`."
         )
     single = sorted(entry["values"] for entry in counted if entry["counts"] < 2)
     if single:
         rows = train["row"].filter(pc.is_in(train["label"], pa.array(single))).to_pylist()
+        way = almost_numbers(train) or _almost_texts(train, single) or "Add examples or remove the class."
         raise DataError(
-            f"every class needs at least 2 examples in train, but {_quoted(single)} has one ({name_rows(rows)}). Add "
-            "examples or remove the class."
+            f"every class needs at least 2 examples in train, but {quoted(single)} has one ({name_rows(rows)}). {way}"
         )
 
 
-def _check_numbers(table: pa.Table, name: str) -> None:
-    wrong = np.array([number(label) is None for label in table["label"].to_pylist()])
-    _refuse(
-        table,
-        pa.array(wrong),
-        f"{name}: every label of a regression must be a number such as 3.5, but not in {{rows}}. Correct them, or use "
-        "`--kind classification`.",
+def almost_numbers(train: pa.Table) -> str | None:
+    """A sentence on class names nearly all of which are quantities, or are with a decimal point; None of others."""
+    labels = train["label"].to_pylist()
+    wrong = np.array([number(label) is None for label in labels])
+    numbers = Counter(pointed for label in labels if number(pointed := with_point(label)) is not None)
+    if not wrong.any() or numbers.total() < MOSTLY * len(labels) or not means_numbers(numbers):
+        return None
+    first = labels[int(wrong.argmax())]
+    pointed = with_point(first)
+    written = f" (a number is written {short(pointed)})" if pointed != first else ""
+    return (
+        f"{len(labels) - wrong.sum():,} of {len(labels):,} labels are numbers, but not {short(first)} in "
+        f"{name_rows(train['row'].filter(pa.array(wrong)).to_pylist())}. If numbers are meant, correct "
+        f"{'it' if wrong.sum() == 1 else 'them'}{written} and use `--kind regression`."
     )
+
+
+def _almost_texts(train: pa.Table, single: Sequence[str]) -> str | None:
+    """A sentence on labels that hardly ever come back; None of others."""
+    if len(single) < MOSTLY * train.num_rows:
+        return None
+    return (
+        f"{len(single):,} of {train.num_rows:,} labels occur once: the column seems to hold texts. Name the column of "
+        "the label with `--label`, or written answers with `--prompt` and `--response`."
+    )
+
+
+def label_notes(schema: Schema, train: pa.Table, said: bool) -> tuple[str, ...]:
+    """What a reader should know of class names that break no rule.
+
+    Args:
+        said: whether the user said that they are classes.
+    """
+    if schema.kind != "classification":
+        return ()
+    notes = []
+    if not said and (almost := almost_numbers(train.filter(pc.is_valid(train["label"])))):
+        notes.append(f"label: {almost}")
+    alike: dict[str, list[str]] = {}
+    for label in schema.labels:
+        alike.setdefault(label.casefold(), []).append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            notes.append(f"label: {quoted(labels)} differ in capitals only, and are classes of their own.")
+    return tuple(notes)
+
+
+def _check_numbers(table: pa.Table, name: str) -> None:
+    cells = zip(table["row"].to_pylist(), table["label"].to_pylist(), strict=True)
+    wrong = [(row, label) for row, label in cells if number(label) is None]
+    if wrong:
+        first, pointed = wrong[0][1], with_point(wrong[0][1])
+        written = f" (a number is written {short(pointed)})" if pointed != first else ""
+        raise DataError(
+            f"{name}: every label of a regression must be a number such as 3.5, but not {short(first)} in "
+            f"{name_rows([row for row, _ in wrong])}. Correct them{written}, or use `--kind classification`."
+        )
 
 
 def _check_choices(table: pa.Table, name: str) -> None:
@@ -150,8 +224,3 @@ def _check_choices(table: pa.Table, name: str) -> None:
         for label, choices in zip(table["label"].to_pylist(), table["choices"].to_pylist(), strict=True)
     ]
     _refuse(table, pa.array(wrong), f"{name}: the label must point at one of the row's choices, but not in {{rows}}.")
-
-
-def _quoted(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - 8:,} more" if len(labels) > 8 else ""
-    return ", ".join(f"`{label}`" for label in labels[:8]) + more

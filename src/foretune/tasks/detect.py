@@ -25,7 +25,7 @@ from foretune.tasks.labels import choice_coding, means_numbers, order
 from foretune.tasks.metrics import choose_metric
 from foretune.tasks.names import plain
 from foretune.tasks.normal import as_names, candidate_lists, trimmed
-from foretune.tasks.raw import Rows
+from foretune.tasks.raw import Rows, not_text
 from foretune.tasks.schema import Schema
 
 REFERENCE_SEPARATOR = "\x1f"
@@ -106,6 +106,8 @@ class _Finder:
         self.rows, self.said = rows, said
         self.names = [n for n in rows.table.column_names if rows.table[n].null_count < rows.table.num_rows]
         self.listed = f"The columns of {rows.where} are {', '.join(f'`{n}`' for n in rows.table.column_names)}."
+        if rows.left_out:
+            self.listed += f" Beside texts and numbers it {not_text(rows)}"
 
     def require(self, *wanted: str) -> None:
         missing = next((name for name in sorted(wanted) if name not in self.rows.table.column_names), None)

@@ -73,9 +73,29 @@ def _json_objects(path: Path) -> Iterator[tuple[int, Any]]:
             raise
         yield from _json_lines(path)
         return
-    if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
-        value = list(value.values())
+    if isinstance(value, dict) and value:
+        _require_rows(value, path)
+        if all(isinstance(v, dict) for v in value.values()):
+            value = list(value.values())
     yield from enumerate(value if isinstance(value, list) else [value], 1)
+
+
+def _require_rows(value: dict[str, Any], path: Path) -> None:
+    """Refuse an object that holds the rows one floor down, or columns in place of rows as pandas writes them."""
+    below = next((k for k, v in value.items() if isinstance(v, list) and v and isinstance(v[0], dict | list)), None)
+    if below is not None:
+        raise DataError(
+            f"{path} must hold a list of rows, but is one object that holds a list of {len(value[below]):,} under "
+            f'`{below}`. Write a list of flat objects alone: `[{{"text": "...", "label": "..."}}, ...]`.'
+        )
+    first = next(iter(value.values()))
+    counted = list(map(str, range(len(first)))) if isinstance(first, dict) else []
+    if counted and all(isinstance(v, dict) and list(v) == counted for v in value.values()):
+        raise DataError(
+            f"{path} must hold one object per row, but holds one per column "
+            f"({', '.join(f'`{name}`' for name in list(value)[:6])}), as pandas writes them by default. Write it with "
+            '`df.to_json(path, orient="records", lines=True)`, or as CSV.'
+        )
 
 
 def _parse(text: str, where: str) -> Any:

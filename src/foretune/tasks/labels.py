@@ -12,6 +12,9 @@ from foretune.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
+LONGEST = 40
+"""Characters of a label beyond which a sentence cuts it."""
+
 CODINGS = ("text", "letter", "index from 0", "index from 1")
 """How the label of a multiple choice names the right one."""
 
@@ -26,6 +29,35 @@ def number(text: str) -> float | None:
         return None
     value = float(text)
     return value if math.isfinite(value) else None
+
+
+def short(label: str) -> str:
+    """A label as a sentence quotes it: in backticks, and cut where it is as long as a text.
+
+    >>> short("good"), short("x" * 50)
+    ('`good`', '`xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…`')
+    """
+    return f"`{label if len(label) <= LONGEST else label[: LONGEST - 1] + '…'}`"
+
+
+def quoted(labels: Sequence[str]) -> str:
+    """The first eight labels, and how many more there are.
+
+    >>> quoted(["a", "b"]), quoted(list("abcdefghij"))[-14:]
+    ('`a`, `b`', '`h` and 2 more')
+    """
+    more = f" and {len(labels) - 8:,} more" if len(labels) > 8 else ""
+    return ", ".join(map(short, labels[:8])) + more
+
+
+def with_point(label: str) -> str:
+    """``label`` with its decimal comma as a point, where that makes a number of it.
+
+    >>> with_point("0,5"), with_point("1,000,000"), with_point("yes, no")
+    ('0.5', '1,000,000', 'yes, no')
+    """
+    pointed = label.replace(",", ".")
+    return label if number(pointed) is None else pointed
 
 
 def order(labels: Iterable[str]) -> tuple[str, ...]:
@@ -81,8 +113,7 @@ def choice_coding(labels: Sequence[str], choices: Sequence[Sequence[str]]) -> st
     if not fitting:
         raise DataError(
             "labels of a multiple choice must be the right choice's letter, its text, or its index from 0 or from 1, "
-            f"but none of these fits all of {', '.join(f'`{x}`' for x in list(dict.fromkeys(labels))[:6])}. Write one "
-            "form throughout."
+            f"but none of these fits all of {quoted(list(dict.fromkeys(labels)))}. Write one form throughout."
         )
     first, *others = fitting
     if any(fitting[other] != fitting[first] for other in others):

@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from foretune.errors import DataError
 from foretune.registry import did_you_mean
 from foretune.tasks.encoding import reading
 from foretune.tasks.formats import READERS, from_datasets, read_file, read_saved
+from foretune.tasks.names import plain
 from foretune.tasks.raw import Rows
 
 SPLIT_NAMES = {
@@ -119,6 +122,27 @@ def split_of(name: str) -> str | None:
     ('dev', 'train', None)
     """
     return next((ours for ours, theirs in SPLIT_NAMES.items() if name.lower() in theirs), None)
+
+
+def parted(rows: Rows, named: frozenset[str] = frozenset()) -> Loaded:
+    """One table by its column `split`, where that names splits and a train is among them; else whole, with a note.
+
+    Args:
+        named: the columns that the user named: one that is the label or a text parts nothing.
+    """
+    column = next((n for n in rows.table.column_names if plain(n) == "split" and n not in named), None)
+    if column is None or pa.types.is_list(rows.table[column].type):
+        return Loaded({"train": rows})
+    names = [split_of((value or "").strip()) for value in rows.table[column].to_pylist()]
+    if None in names or "train" not in names:
+        note = f"{rows.where}: the column `{column}` is not used, for it does not name train, dev or test in every row."
+        return Loaded({"train": rows}, (note,))
+    splits = {}
+    for split in (ours for ours in SPLIT_NAMES if ours in names):
+        mine = pa.array([name == split for name in names])
+        where = f"{rows.where} ({split})"
+        splits[split] = replace(rows, table=rows.table.filter(mine), numbers=rows.numbers.filter(mine), where=where)
+    return Loaded(splits, (f"{rows.where}: the column `{column}` says which rows are {', '.join(splits)}.",))
 
 
 def _by_split(found: dict[str, Rows], where: str) -> Loaded:

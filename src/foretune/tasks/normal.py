@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foretune.errors import DataError
-from foretune.tasks.labels import choice_coding, choice_index
+from foretune.tasks.labels import choice_coding, choice_index, short
 from foretune.tasks.raw import Rows
 from foretune.tasks.schema import SPLIT_COLUMNS, Schema
 
@@ -136,7 +136,7 @@ def _labels(rows: Rows, schema: Schema, label: str, choices: pa.Array) -> Any:
         index = None if text is None else choice_index(text, options or [], coding)
         if text is not None and index is None:
             raise DataError(
-                f"{rows.where}: row {number} has the label `{text}`, which as {coding} names none of "
+                f"{rows.where}: row {number} has the label {short(text)}, which as {coding} names none of "
                 f"its {len(options or [])} choices. Correct the row."
             )
         indices.append(None if index is None else str(index))

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foretune.errors import DataError, UsageError
-from foretune.tasks.checks import is_blank, name_rows
+from foretune.tasks.checks import is_blank, label_notes, name_rows
 from foretune.tasks.detect import Said, detect
-from foretune.tasks.load import is_catalog_name, load
+from foretune.tasks.load import is_catalog_name, load, parted
 from foretune.tasks.metrics import choose_metric
 from foretune.tasks.normal import groups, to_split
-from foretune.tasks.raw import Rows, RowsBuilder
+from foretune.tasks.raw import Rows, RowsBuilder, not_text
 from foretune.tasks.schema import SPLIT_COLUMNS, Schema
 
 Source = str | Path | list[dict[str, Any]]
@@ -42,6 +42,9 @@ def open_source(source: Source, said: Said, data_dir: str | Path | None = None) 
     if isinstance(source, str) and is_catalog_name(source):
         return _open_catalog(source, said, data_dir)
     found, notes = _found(source, said.columns)
+    if set(found) == {"train"}:
+        loaded = parted(found["train"], said.columns)
+        found, notes = loaded.splits, (*notes, *loaded.notes)
     schema = detect(found["train"], said)
     splits = {}
     for name, rows in found.items():
@@ -50,7 +53,7 @@ def open_source(source: Source, said: Said, data_dir: str | Path | None = None) 
             notes = (*notes, f"{rows.where}: has no labels, so it is not used as {name}.")
             continue
         splits[name] = table
-    return Opened(schema, splits, notes=notes)
+    return Opened(schema, splits, notes=(*notes, *label_notes(schema, splits["train"], said.kind is not None)))
 
 
 def read_rows(
@@ -152,6 +155,8 @@ def _found(source: Source, named: frozenset[str]) -> tuple[dict[str, Rows], tupl
 
 def _with_rows(splits: dict[str, Rows]) -> dict[str, Rows]:
     for rows in splits.values():
+        if rows.left_out and not rows.table.num_columns:
+            raise DataError(f"{rows.where} must hold columns of text or numbers, but {not_text(rows)}")
         if not rows.table.num_rows or not rows.table.num_columns:
             raise DataError(f"{rows.where} holds no rows. It must hold a header and labelled rows.")
     return splits

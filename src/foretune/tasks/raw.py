@@ -37,6 +37,22 @@ class Rows:
     left_out: tuple[str, ...] = ()
 
 
+CHATS = ("messages", "conversations", "conversation")
+"""What others call a column that holds a conversation, as a list of objects."""
+
+
+def not_text(rows: Rows) -> str:
+    """The columns that were left out, and how to write what they may hold.
+
+    >>> not_text(Rows(pa.table({}), pa.array([1]), "a.jsonl", ("tags (dict)",)))
+    'holds tags (dict), which is neither. Write one flat object per row.'
+    """
+    chat = any(column.partition(" ")[0] in CHATS for column in rows.left_out)
+    way = '`{"prompt": "...", "response": "..."}`, one conversation a row' if chat else "one flat object per row"
+    verb = "are" if len(rows.left_out) > 1 else "is"
+    return f"holds {', '.join(rows.left_out)}, which {verb} neither. Write {way}."
+
+
 class RowsBuilder:
     """Takes rows one by one and keeps them in Arrow; columns may appear late or be missing from a row."""
 

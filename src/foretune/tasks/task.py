@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from foretune.records import TaskRef, digest
 from foretune.tasks.checks import check_known, check_splits, name_rows, ood_labels
 from foretune.tasks.detect import Said
 from foretune.tasks.keys import digest_rows
-from foretune.tasks.labels import number, order
+from foretune.tasks.labels import number, order, short
 from foretune.tasks.leaks import check_ood
 from foretune.tasks.load import is_catalog_name, split_of
 from foretune.tasks.normal import as_names
@@ -179,8 +180,11 @@ class Task:
         splits = {split: splits[split] for split in ("train", "dev", "test") if split in splits}
         if schema.kind == "classification" and not schema.labels:
             schema = replace(schema, labels=order(splits["train"]["label"].drop_null().to_pylist()))
-        check_splits(schema, splits, ood)
-        check_ood(splits["train"], ood)
+        try:
+            check_splits(schema, splits, ood)
+            check_ood(splits["train"], ood)
+        except DataError as error:
+            raise _counted(error, ref.source) from None
         task = cls(name, schema, splits, ood, opened.notes, ref)
         ref = replace(
             ref, kind=schema.kind, columns=dict(schema.columns), metric=schema.metric, fingerprint=task.fingerprint
@@ -255,7 +259,7 @@ class Task:
 
     def _label_note(self) -> str:
         if self.schema.kind == "classification":
-            shown = ", ".join(f"`{label}`" for label in self.schema.labels[:8])
+            shown = ", ".join(map(short, self.schema.labels[:8]))
             more = ", ..." if len(self.schema.labels) > 8 else ""
             return f" ({len(self.schema.labels)} classes: {shown}{more})"
         if self.schema.kind == "regression":
@@ -266,6 +270,13 @@ class Task:
 
 def _is_outside(table: pa.Table) -> bool:
     return any(table.schema.equals(columns) for columns in (SPLIT_COLUMNS, GROUPED_COLUMNS))
+
+
+def _counted(error: DataError, source: str) -> DataError:
+    """The error with how its rows are counted, where a spreadsheet would show other numbers."""
+    if not source.lower().endswith((".csv", ".tsv")) or not re.search(r"\brows? [0-9]", str(error)):
+        return error
+    return DataError(f"{error} (Rows are counted after the header.)")
 
 
 def _place(source: Source) -> str:

@@ -140,13 +140,14 @@ def restore(tuner: Tuner, network: PreTrainedModel, adapter: Path) -> nn.Module:
     """The tuned model of an adapter folder on a fresh ``network``, in evaluation mode.
 
     Raises:
-        StoreError: the adapter's file is not what safetensors wrote. ModelError: it does not fit ``network``.
+        StoreError: the adapter's file is absent, or not what safetensors wrote.
+        ModelError: it does not fit ``network``.
     """
     from safetensors import SafetensorError
 
     try:
         return tuner.restore(network, adapter).eval()
-    except SafetensorError as error:
+    except (SafetensorError, FileNotFoundError) as error:
         raise StoreError(f"The adapter in `{adapter}` cannot be read: {error}. Restore it from a copy.") from error
 
 
