@@ -12,7 +12,7 @@ from foretune.errors import DataError
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
-LONGEST = 40
+LONGEST = 48
 """Characters of a label beyond which a sentence cuts it."""
 
 CODINGS = ("text", "letter", "index from 0", "index from 1")
@@ -35,7 +35,7 @@ def short(label: str) -> str:
     """A label as a sentence quotes it: in backticks, and cut where it is as long as a text.
 
     >>> short("good"), short("x" * 50)
-    ('`good`', '`xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…`')
+    ('`good`', '`xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…`')
     """
     return f"`{label if len(label) <= LONGEST else label[: LONGEST - 1] + '…'}`"
 
