@@ -19,7 +19,7 @@ from foretune.tuners.subset.model import save, subset_of
 from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Adafactor, AdamW, Rule, Whole
 from foretune.tuners.subset.silo import DISTANCES, Silo, budget
-from foretune.tuners.subset.topk import merged, threshold, top
+from foretune.tuners.subset.topk import merged, smallest, threshold, top
 
 finite = st.floats(0, 2.0**100, width=32)
 
@@ -82,6 +82,27 @@ def test_check_06_more_scores_than_2_to_the_24():
     scores[[5, 2**24 + 3, 2**24 + 9]] = torch.tensor([1.0, 3.0, 2.0])
     assert top(scores, 3).nonzero().flatten().tolist() == [5, 2**24 + 3, 2**24 + 9]
     assert float(threshold(scores, 4)) == 0.0
+
+
+@given(st.lists(finite | st.sampled_from([0.0, 1.0, 1e-45, torch.inf]), min_size=1, max_size=60), st.data())
+def test_check_06_the_smallest_but_so_many_has_the_bits_of_a_full_sort(scores: list[float], data: st.DataObject):
+    tensor = torch.tensor(scores)
+    more = data.draw(st.integers(0, len(scores) - 1))
+    expected = tensor.sort().values[more]
+    found = smallest(tensor, more)
+    assert found.shape == ()
+    assert torch.equal(found, expected)
+
+
+@given(st.sets(st.integers(0, 2**40), max_size=60), st.sets(st.integers(0, 2**40), max_size=60), st.data())
+def test_check_06_merging_equals_sorting_what_stays_and_what_comes(stay: set[int], come: set[int], data: st.DataObject):
+    first, second = (torch.tensor(sorted(some), dtype=torch.int64) for some in (stay, come - stay))
+    out = torch.tensor(
+        sorted(data.draw(st.sets(st.sampled_from(range(len(first))))) if stay else []), dtype=torch.int64
+    )
+    index, order = merged(first, second, without=out)
+    assert index.tolist() == sorted((stay - set(first[out].tolist())) | (come - stay))
+    assert torch.equal(torch.cat([first, second])[order], index)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

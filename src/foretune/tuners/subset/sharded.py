@@ -18,8 +18,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 from foretune.errors import DivergedError, UsageError
 from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import Proposal
-from foretune.tuners.subset.silo import Change, Entry, Silo, _smallest, top_of
-from foretune.tuners.subset.topk import threshold
+from foretune.tuners.subset.silo import Change, Entry, Silo, top_of
+from foretune.tuners.subset.topk import smallest, threshold
 
 Made = TypeVar("Made")
 
@@ -183,9 +183,9 @@ class ShardedSilo(Silo):
             return ranks.together(lambda: self._entries(proposals, own, scores, floor))
         joined, _ = ranks.gather(scores[0])
         leaving, more = min(int(self.change.entered) // 2, self.k // 5), len(joined) - self.k
-        entries = ranks.together(lambda: self._entries(proposals, own, scores, _smallest(joined, more + leaving)))
+        entries = ranks.together(lambda: self._entries(proposals, own, scores, smallest(joined, more + leaving)))
         if leaving and ranks.count(len(entries[0].new)) < leaving:
-            entries = ranks.together(lambda: self._entries(proposals, own, scores, _smallest(joined, more)))
+            entries = ranks.together(lambda: self._entries(proposals, own, scores, smallest(joined, more)))
         return entries
 
     def move(self, entries: Sequence[Entry]) -> list[torch.Tensor]:

@@ -19,7 +19,7 @@ from foretune.errors import DivergedError, UsageError
 from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import Proposal
 from foretune.tuners.subset.still import exchange, unspoiled
-from foretune.tuners.subset.topk import merged, places, reaching, threshold, top
+from foretune.tuners.subset.topk import merged, places, reaching, smallest, threshold, top
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(displacement, base) -> scores, elementwise, fp32, none negative; what lies at the base must score 0. The
@@ -216,9 +216,9 @@ class Silo:
             return self._entries(proposals, own, scores, self._first_floor(proposals))
         joined = torch.cat(scores)
         leaving = min(int(self.change.entered) // 2, self.k // 5)
-        entries = self._entries(proposals, own, scores, _smallest(joined, len(joined) - self.k + leaving))
+        entries = self._entries(proposals, own, scores, smallest(joined, len(joined) - self.k + leaving))
         if sum(len(entry.new) for entry in entries) < leaving:
-            entries = self._entries(proposals, own, scores, _smallest(joined, len(joined) - self.k))
+            entries = self._entries(proposals, own, scores, smallest(joined, len(joined) - self.k))
         return entries
 
     def _entries(
@@ -348,17 +348,12 @@ def top_of(scores: Sequence[torch.Tensor], where: Callable[[], Sequence[torch.Te
     sizes = [len(score) for score in scores]
     if len(joined) == k:
         return [torch.ones(size, dtype=torch.bool, device=joined.device) for size in sizes]
-    limit = joined.kthvalue(len(joined) - k + 1).values
+    limit = smallest(joined, len(joined) - k)
     kept = joined >= limit
     if int(kept.sum()) > k:
         order = torch.cat([index.argsort() + start for index, start in zip(where(), _starts(sizes), strict=True)])
         kept = torch.empty_like(kept).scatter_(0, order, top(joined[order], k))
     return list(kept.split(sizes))
-
-
-def _smallest(scores: torch.Tensor, more: int) -> torch.Tensor:
-    """The smallest but ``more`` of ``scores``."""
-    return scores.kthvalue(more + 1).values if more else scores.min()
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:

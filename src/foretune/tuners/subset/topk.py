@@ -7,9 +7,14 @@ the lower 16) find the k-th value.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from foretune.errors import DivergedError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UPPER, LOWER = 1 << 15, 1 << 16
 
@@ -75,6 +80,23 @@ def reaching(scores: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
     return places(torch.from_numpy(~(scores.numpy() < floor.item())))
 
 
+def smallest(scores: torch.Tensor, more: int) -> torch.Tensor:
+    """The smallest but ``more`` of ``scores`` ``(n,)``; a tensor without sizes, any where one is not a number.
+
+    On a CPU NumPy's selection takes half the time of torch's.
+
+    >>> float(smallest(torch.tensor([3.0, 1.0, 2.0]), 1))
+    2.0
+    """
+    if not more:
+        return scores.min()
+    if scores.device.type != "cpu":
+        return scores.kthvalue(more + 1).values
+    import numpy as np
+
+    return torch.from_numpy(np.partition(scores.numpy(), more)[more : more + 1])[0]
+
+
 def merged(
     first: torch.Tensor, second: torch.Tensor, without: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,18 +105,31 @@ def merged(
     Args:
         without: places in ``first``, ascending, that are left out.
 
-    NumPy's stable sort knows ascending runs and merges them; torch's would sort anew.
+    NumPy's stable sort knows ascending runs and merges them; torch's would sort anew. Its masks cost less as well.
 
     >>> merged(torch.tensor([1, 5]), torch.tensor([3]), without=torch.tensor([0]))
     (tensor([3, 5]), tensor([2, 1]))
     """
     joined = torch.cat([first, second])
-    on_cpu = joined.device.type == "cpu"
-    order = torch.from_numpy(joined.numpy().argsort(kind="stable")) if on_cpu else joined.argsort()
+    if joined.device.type == "cpu":
+        order = torch.from_numpy(_merging(joined.numpy(), None if without is None else without.numpy()))
+        return joined.index_select(0, order), order
+    order = joined.argsort()
     if without is not None and len(without):
         stays = torch.ones(len(joined), dtype=torch.bool, device=joined.device).index_fill_(0, without, False)
         order = order[stays.index_select(0, order)]
     return joined.index_select(0, order), order
+
+
+def _merging(joined: np.ndarray, without: np.ndarray | None) -> np.ndarray:
+    import numpy as np
+
+    order = joined.argsort(kind="stable")
+    if without is None or not len(without):
+        return order
+    stays = np.ones(len(joined), dtype=bool)
+    stays[without] = False
+    return order[stays.take(order)]
 
 
 def _bin(counts: torch.Tensor, k: int) -> tuple[int, int]:
