@@ -62,7 +62,7 @@ def ground(past: MetaDataset | None, pool: MetaDataset) -> Ground:
         number = f"{groups} task{'s' if groups != 1 else ''}" if groups else "no task"
         return Ground(
             too_few=f"No score is foretold: earlier runs on {number} have a score, and it takes {FEWEST_TASKS} to "
-            "learn what carries over from one to another. So the published default decides."
+            "learn what carries over from one to another."
         )
     encoder, task = Encoder.fit(past.take(past.succeeded)), pool.tasks[0]
     never = [name for name in unseen_by_all(encoder, pool) if name.partition("=")[0] in WHAT]

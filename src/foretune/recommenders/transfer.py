@@ -92,11 +92,12 @@ class Transfer(Recommender):
     def _decided(self) -> tuple[str, str, Foresight | None]:
         """One of ``RULES``, why, and what was learned where it was."""
         weak = ground(self.past, self.view)
+        default = "the first candidate" if self.default is None else "the published default"
         if weak.too_few:
-            return "default", weak.too_few, None
+            return "default", f"{weak.too_few} So {default} decides.", None
         if weak.foreign:
-            return "default", f"{weak.foreign} So the published default decides, and no score is foretold.", None
-        instead, falls = ("portfolio", "the portfolio") if self.known else ("default", "the published default")
+            return "default", f"{weak.foreign} So {default} decides, and no score is foretold.", None
+        instead, falls = ("portfolio", "the portfolio") if self.known else ("default", default)
         if weak.outside:
             return instead, f"{weak.outside} So {falls} decides, and no score is foretold.", None
         assert self.past is not None
@@ -116,10 +117,8 @@ class Transfer(Recommender):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        why, said = self._decided[1], self._left_out if self.rule == "surrogate" else ""
-        if self.default is None:
-            why = why.replace("the published default", "the first candidate")
-        return (why, said) if said else (why,)
+        said = self._left_out if self.rule == "surrogate" else ""
+        return (self._decided[1], said) if said else (self._decided[1],)
 
     @property
     def _left_out(self) -> str:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -14,6 +15,7 @@ from foretune.records import Choice, Displacement, PaperReference, Real, Schedul
 from foretune.tuners.base import Tuner
 from foretune.tuners.heads import head_modules
 from foretune.tuners.subset.cadence import BOUND, PRESETS, Cadence
+from foretune.tuners.subset.relative import REL_TAU, relative
 
 if TYPE_CHECKING:
     import torch
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
     from foretune.tuners.subset.movement import Movement
     from foretune.tuners.subset.silo import Distance
-
-REL_TAU = 1e-8
-"""As in the distance registered as ``rel``; the module that holds it loads torch."""
 
 
 @dataclass(frozen=True)
@@ -323,10 +322,9 @@ class DynamicSubset(SubsetTuner):
         return Moving(self.cadence, self.gather)
 
     def score(self) -> Distance:
-        from foretune.tuners.subset.relative import relative_beyond
         from foretune.tuners.subset.silo import distance_named
 
-        return relative_beyond(self.rel_tau) if self.distance == "rel" else distance_named(self.distance)
+        return partial(relative, tau=self.rel_tau) if self.distance == "rel" else distance_named(self.distance)
 
     def reach(self) -> float | None:
         return BOUND if self.bound is None and (self._gathers or self.cadence.certify) else self.bound

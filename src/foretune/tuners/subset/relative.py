@@ -3,21 +3,19 @@ with a small one hardly more than their size does, with one far above all of the
 
 from __future__ import annotations
 
-from functools import partial
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from foretune.tuners.subset.silo import Distance
+REL_TAU = 1e-8
 
 
-def relative_beyond(tau: float) -> Distance:
-    """|W - W0| / (|W0| + tau).
+def relative(displacement: torch.Tensor, base: torch.Tensor, tau: float = REL_TAU) -> torch.Tensor:
+    """|W - W0| / (|W0| + tau); the displacement is overwritten.
 
-    >>> relative_beyond(0.5)(torch.tensor([1.0, -3.0]), torch.tensor([0.0, 1.0])).tolist()
+    >>> import torch
+    >>> relative(torch.tensor([1.0, -3.0]), torch.tensor([0.0, 1.0]), tau=0.5).tolist()
     [2.0, 2.0]
     """
-    return partial(_relative, tau=tau)
-
-
-def _relative(displacement: torch.Tensor, base: torch.Tensor, tau: float) -> torch.Tensor:
     return displacement.abs_().div_(base.abs() + tau)

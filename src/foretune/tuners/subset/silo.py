@@ -17,6 +17,7 @@ import torch
 
 from foretune.errors import DivergedError, UsageError
 from foretune.tuners.subset.part import Part
+from foretune.tuners.subset.relative import relative
 from foretune.tuners.subset.rules import Proposal
 from foretune.tuners.subset.still import exchange, unspoiled
 from foretune.tuners.subset.topk import merged, places, reaching, smallest, threshold, top
@@ -29,17 +30,10 @@ Second = Callable[[], Sequence[torch.Tensor]]
 """The second half of a step, which changes weights; returns for each part flat places, all that went back among them,
 any others still in the subset."""
 
-REL_TAU = 1e-8
-
 
 def absolute(displacement: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """|W - W0|."""
     return displacement.abs_()
-
-
-def relative(displacement: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """|W - W0| / (|W0| + tau)."""
-    return displacement.abs_().div_(base.abs() + REL_TAU)
 
 
 DISTANCES: dict[str, Distance] = {"abs": absolute, "rel": relative}

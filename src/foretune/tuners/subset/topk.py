@@ -83,7 +83,7 @@ def reaching(scores: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
 def smallest(scores: torch.Tensor, more: int) -> torch.Tensor:
     """The smallest but ``more`` of ``scores`` ``(n,)``; a tensor without sizes, any where one is not a number.
 
-    On a CPU NumPy's selection takes half the time of torch's.
+    On a CPU NumPy's selection takes three fifths of the time of torch's.
 
     >>> float(smallest(torch.tensor([3.0, 1.0, 2.0]), 1))
     2.0
