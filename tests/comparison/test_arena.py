@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,34 @@ def test_check_13_what_a_run_takes_is_kept_apart(done: Cells):
         assert spent.tokens > 0
         assert spent.labels == cell.labels == 2 * cell.shots
         assert spent.item_seconds > 0
+
+
+def test_check_13_seconds_of_the_loop_are_without_those_of_evaluation(
+    protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The clock jumps by an hour whenever dev is judged, and by a day when the rows of the verdict are."""
+    from foretune.training import loop, run
+
+    ahead, clock = [0.0], time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + ahead[0])
+
+    def late(module: Any, name: str, hours: float) -> None:
+        judged = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *asked: (ahead.__setitem__(0, ahead[0] + 3600 * hours), judged(*asked))[1]
+        )
+
+    late(loop, "score_dev", 1)
+    late(run, "judge_all", 24)
+    asked = protocol(methods=["lora"], selection="dev", evaluations=3, contrasts="none", data_seeds=[0])
+    cells = opened(asked, store=tmp_path)
+    work(cells)
+    (cell,) = judge(cells).cells
+    assert cell.spent.seconds["train"] < 3600
+    assert cell.spent.seconds["eval"] > 27 * 3600
+    record, _ = cells.outcome(cells.plan.cells("lora", "kind", 4)[0])
+    assert max(point.seconds for point in record.curve.points if point.metric == "loss") < 3600
+    assert cell.spent.item_seconds < 3600
 
 
 def test_a_run_that_fails_is_a_record_and_the_others_go_on(protocol, tmp_path: Path):

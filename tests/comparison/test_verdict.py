@@ -132,6 +132,30 @@ def test_a_family_counts_what_was_declared_and_not_what_has_run(protocol, done: 
     assert by_measure == {"score": 3 * 2, "ood:other": 3}
 
 
+def test_check_11_rows_that_are_learned_from_and_judged_are_found_in_a_store(
+    protocol, kind: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A draw that gives the test rows back as training and dev rows, as a published comparison had it."""
+    from foretune.comparison import plan
+
+    cells = opened(protocol(data_seeds=[0, 1, 2], selection="dev"), store=tmp_path)
+    work(cells)
+    (clean,) = [c for c in judge(cells).contrasts if c.measure == "score"]
+    assert clean.refused is None
+    right = plan.draw_rows
+
+    def leaking(task, ref, seed):
+        drawn = right(task, ref, seed)
+        return replace(drawn, train=drawn.test, dev=drawn.test)
+
+    monkeypatch.setattr(plan, "draw_rows", leaking)
+    verdict = judge(cells)
+    for cell in verdict.cells:
+        assert {"selected_on_test", "eval_text_in_train"} <= {flag.partition(":")[0] for flag in cell.flags}
+    (found,) = [c for c in verdict.contrasts if c.measure == "score"]
+    assert found.kind == "refused"
+
+
 def test_an_incomplete_cell_lists_what_is_missing_and_claims_nothing(done: Cells):
     more = replace(done.plan.protocol, data_seeds=(0, 1, 2, 3))
     verdict = judge(opened(more, store=done.root))
