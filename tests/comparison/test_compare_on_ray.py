@@ -18,6 +18,7 @@ from foretune.comparison.harness import opened
 from foretune.comparison.verdict import judge
 from foretune.comparison.worker import work
 from foretune.records.verdict import Verdict
+from foretune.testing import toys
 from foretune.training.ray_cluster import on_ray
 
 pytest.importorskip("ray")
@@ -25,10 +26,14 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def asked(protocol: Callable[..., Protocol], kind: Path, other: Path) -> Protocol:
+def asked(
+    protocol: Callable[..., Protocol], kind: Path, other: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Protocol:
     """Rates are chosen on a task of their own, so that some runs are known only once others have ended."""
+    rows = [{**row, "text": f"three four {row['text']} it"} for row in toys.rows("classification")]
+    tuning = toys.table(tmp_path_factory.mktemp("tuning") / "tuning.csv", rows)
     task = {"source": str(kind), "ood": {"other": str(other)}}
-    return protocol(tasks=[task], tuning_tasks=[str(other)], tuning_trials=2, tuning_seeds=[100])
+    return protocol(tasks=[task], tuning_tasks=[str(tuning)], tuning_trials=2, tuning_seeds=[100])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from foretune.comparison import Method, Protocol
 from foretune.comparison.methods import method, names
 from foretune.comparison.protocol import ALL_ROWS
-from foretune.errors import UsageError
+from foretune.errors import DataError, UsageError
 from foretune.tuners import TUNERS
 
 SIMPLE: dict[str, Any] = {"tasks": ["cola"], "methods": ["lora", "full"]}
@@ -153,7 +153,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
 
 @pytest.mark.parametrize(("change", "says"), BAD, ids=[str(change) for change, _ in BAD])
 def test_bad_input_is_refused_with_rule_values_and_way_out(change: dict[str, Any], says: list[str]):
-    with pytest.raises(UsageError) as caught:
+    with pytest.raises((UsageError, DataError)) as caught:
         made(**change)
     for part in says:
         assert part in str(caught.value)
