@@ -127,8 +127,10 @@ class Transfer(Recommender):
             return ""
         spans = ", ".join(f"{span.name} {span.low:g} to {span.high:g}" for span in self._overstretched)
         family = self.view.tasks[0].family
+        number = int(self._beyond.sum())
+        verb, lie = ("is", "it lies") if number == 1 else ("are", "they lie")
         return (
-            f"Of {len(self.view):,} candidates {self._beyond.sum():,} are not ranked: they lie beyond what the earlier "
+            f"Of {len(self.view):,} candidates {number:,} {verb} not ranked: {lie} beyond what the earlier "
             f"runs {f'of `{family}` models ' if family else ''}hold ({spans})."
         )
 
