@@ -8,6 +8,7 @@ always fit into 512 positions; nothing else is chosen, and every file keeps the 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def save(path: Path, rows: Iterable[Row]) -> None:
     """A CSV file with the columns that the first row has; whole or not at all."""
     table = list(rows)
     names = [name for name, value in table[0].items() if value]
-    unfinished = path.with_suffix(".tmp")
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")  # another process may be at the same file
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
