@@ -85,11 +85,14 @@ def main() -> None:
     print("|---" * 8 + "|")
     for claim in plan["claims"]:
         print(difference(plan, cells, seeds, claim["better"], claim["than"]))
-    said = [cells[task, seed, "recommended"] for task in tasks for seed in seeds]
-    spoke = [row for row in said if row["interval"] is not None]
-    held = sum(row["interval"][0] <= row["dev"] <= row["interval"][1] for row in spoke)
-    print(f"\nIt spoke in {len(spoke)} of {len(said)} cells; its 80 % interval held the dev score in {held} of them.")
-    print("Recommended: " + ", ".join(f"{row['task']}/{row['seed']} {row['tuner']}" for row in said) + ".")
+    for arm in ("recommended", "unguarded"):
+        said = [cells[task, seed, arm] for task in tasks for seed in seeds]
+        spoke = [row for row in said if row["interval"] is not None]
+        held = sum(row["interval"][0] <= row["dev"] <= row["interval"][1] for row in spoke)
+        print(
+            f"\n{arm}: a score was foretold in {len(spoke)} of {len(said)} cells; its 80 % interval held dev in {held}."
+        )
+        print("Ran: " + ", ".join(f"{row['task']}/{row['seed']} {row['tuner']}" for row in said) + ".")
 
 
 if __name__ == "__main__":

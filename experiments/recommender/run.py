@@ -112,7 +112,9 @@ class Cell:
         ranked, unplanned = self.draft.plan.ranked, prepare_plan(self.task, self.options(recommender="default"))
         yield self._line("default", [self.run(unplanned.plan.best)])
         first = [self.run(each) for each in ranked[: self.plan["ranked"]]]
-        yield self._line("recommended", first[:1], self.planned) | foretold(self.draft.plan)
+        yield self._line("recommended", first[:1], self.planned) | foretold(self.draft.plan, ranked[0])
+        other = unguarded(ranked)
+        yield self._line("unguarded", [self.run(other)], self.planned) | foretold(self.draft.plan, other)
         yield self._line(f"recommended-{self.plan['ranked']}", first, self.planned)
         most = max(self.plan["random"])
         drawn = [record for record, _ in itertools.islice(self._searched(RandomSearch), most)]
@@ -177,11 +179,15 @@ def within(runs: Iterator[tuple[RunRecord, float]], budget: float) -> tuple[list
     return counted, asked
 
 
-def foretold(plan: Plan) -> dict[str, Any]:
-    """What was said of the first before it ran: its score and interval on dev, its seconds."""
-    best = plan.best
-    said = {"foretold": best.score, "interval": best.interval, "foretold_seconds": best.seconds}
-    return {"recommender": plan.recommender, "origin": best.origin, "tied": plan.tied, **said}
+def unguarded(ranked: Sequence[Recommendation]) -> Recommendation:
+    """What would come first if the published default had no precedence; the default where it stands alone."""
+    return next((each for each in ranked if each.origin != "default"), ranked[0])
+
+
+def foretold(plan: Plan, run: Recommendation) -> dict[str, Any]:
+    """What was said of ``run`` before it ran: its score and interval on dev, its seconds."""
+    said = {"foretold": run.score, "interval": run.interval, "foretold_seconds": run.seconds}
+    return {"recommender": plan.recommender, "origin": run.origin, "tied": plan.tied, **said}
 
 
 def dev(record: RunRecord) -> float:

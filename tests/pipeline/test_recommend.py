@@ -18,7 +18,8 @@ from foretune.pipeline import advice, prepare_plan, recommend, trials
 from foretune.pipeline.draft import draw_rows
 from foretune.pipeline.options import make_options
 from foretune.recommenders import Planner
-from foretune.recommenders.foresight import Forecasts, Foresight
+from foretune.recommenders.forecasts import Forecasts
+from foretune.recommenders.foresight import Foresight
 from foretune.recommenders.pool import make_pool, plain_of
 from foretune.records import Line, MetaRun, ModelRef, Part, Plan, RunCollection
 from foretune.store import JournalStore

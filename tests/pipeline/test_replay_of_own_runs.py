@@ -8,7 +8,8 @@ import pytest
 
 import foretune
 from foretune.comparison.replay.pools import held_out
-from foretune.pipeline.replay import opened, without_past
+from foretune.pipeline.replay import opened
+from foretune.pipeline.without_past import without_past
 from foretune.records import MetaTask, ModelCard, RunCollection
 from foretune.store import bundled
 from foretune.store.metadata import SOURCE

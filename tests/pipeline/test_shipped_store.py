@@ -26,7 +26,6 @@ def shipped() -> RunCollection:
     return read_collection(FOLDER)
 
 
-@pytest.mark.xfail(strict=True, reason="0.85: 35 of 41 tasks, where two seeds of one configuration differ by 0.25")
 def test_check_11_the_first_recommendation_is_not_worse_than_the_default_on_nineteen_of_twenty_tasks(
     shipped: RunCollection,
 ):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from foretune.recommenders import Situation, make_pool, published
-from foretune.recommenders.foresight import Forecasts
+from foretune.recommenders.forecasts import Forecasts
+from foretune.recommenders.left_out import Against
 from foretune.recommenders.pool import plain_of
 from foretune.recommenders.sample import sample
 from foretune.records import Line, MetaRun, MetaTask, ModelCard, Part, RunCollection, TaskCard
@@ -99,7 +100,7 @@ class Seconds:
         return np.array([1e6 * float(config["batch_size"]) for config in pool.configs])
 
 
-SECONDS = Seconds()
+SECONDS, AHEAD = Seconds(), Against(20, 15, 0)
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Oracle:
     cost: Seconds | None = SECONDS
     ground: str = "Known by heart."
     doubt: str = "It could not rank."
+    against: Against = AHEAD
 
     @property
     def trusted(self):
@@ -121,6 +123,9 @@ class Oracle:
 
     def learn(self):
         pass
+
+    def against_default(self, tuner=""):
+        return self.against
 
     def of(self, pool, seen):
         gain = np.array([0.0 if self.flat else quality(config) for config in pool.configs])

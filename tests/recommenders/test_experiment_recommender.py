@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from experiments.recommender.analyse import difference, whole_seeds
-from experiments.recommender.run import within
+from experiments.recommender.run import unguarded, within
 from foretune.collection import CollectionPlan
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -35,6 +35,13 @@ def test_a_search_has_the_runs_that_end_within_its_seconds_and_one_at_least(budg
     runs = ((SimpleNamespace(cost=SimpleNamespace(seconds=10.0)), 1.0) for _ in range(5))
     found, asking = within(runs, budget)
     assert (len(found), asking) == (counted, asked)
+
+
+def test_without_its_precedence_the_default_stands_behind_the_next():
+    default, other = SimpleNamespace(origin="default"), SimpleNamespace(origin="sampled")
+    assert unguarded([default, other]) is other
+    assert unguarded([other, default]) is other
+    assert unguarded([default]) is default
 
 
 @pytest.fixture

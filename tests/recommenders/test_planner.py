@@ -158,7 +158,7 @@ def test_what_differs_by_less_than_a_repetition_is_tied():
         for n, first in enumerate(collection.runs[:6])
     ]
     past = earlier_runs.dataset(replace(collection, runs=(*collection.runs, *again)))
-    floor, source = noise_floor(past, here())
+    floor, source = noise_floor(past, NEW)
     assert floor > 0.1
     assert "over seeds" in source
     made = planner(past).plan(here())
@@ -168,7 +168,7 @@ def test_what_differs_by_less_than_a_repetition_is_tied():
 
 
 def test_without_repetitions_the_rows_of_dev_are_the_floor():
-    floor, source = noise_floor(PAST, here())
+    floor, source = noise_floor(PAST, NEW)
     assert floor == pytest.approx(0.5 / 640**0.5)
     assert "640 dev rows" in source
 

@@ -8,7 +8,8 @@ from earlier_runs import dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretune.recommenders.foresight import foresee, left_out_spearman
+from foretune.recommenders.foresight import foresee
+from foretune.recommenders.left_out import agreement, ranks_left_out
 from foretune.recommenders.resolution import resolved
 
 
@@ -56,10 +57,10 @@ def test_tasks_at_chance_neither_raise_nor_lower_what_is_trusted():
     made = dataset(tasks=6, per_task=40)
     clear = scored(made, [3, 4, 5], lambda n: np.full(n, 0.5))
     mixed = scored(made, [3, 4, 5], lambda n: 0.5 + 1e-3 * draw.standard_normal(n))
-    rho, groups = left_out_spearman(mixed)
+    rho, groups = agreement(mixed, ranks_left_out(mixed))
     assert groups == 3
     assert rho > 0.5
-    assert left_out_spearman(clear)[1] == 3
+    assert agreement(clear, ranks_left_out(clear))[1] == 3
 
 
 def test_nothing_but_chance_is_no_ground():

@@ -18,7 +18,7 @@ def test_a_part_is_learned_once_of_one_past_with_one_seed():
     with sharing(PAST):
         one, two = foresee(PAST, 0), foresee(PAST, 0, curves=True)
         assert one.cost is two.cost
-        assert one.spearman is two.spearman
+        assert one.ranks is two.ranks
         assert one.failure is not two.failure  # one of them reads curves
         assert one.cost is not foresee(PAST, 1).cost
         assert one.cost is not foresee(OTHER, 0).cost

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from foretune.errors import ForetuneError
 from foretune.models import Checkpoint, FrozenModel, model_card
+from foretune.pipeline.without_past import without_past
+from foretune.recommenders.recorded import marked
 from foretune.records import MetaTask, RunCollection, RunConfig, RunRecord, TaskCard
 from foretune.store import JournalStore, default_folder
 from foretune.store.collections import kept, read_collection
@@ -32,7 +34,7 @@ class Memory:
     """Earlier runs that may speak about a task.
 
     Attributes:
-        runs: None where there are none.
+        runs: those of each task's published default marked; None where there are none.
         notes: what was left out, one sentence each.
     """
 
@@ -55,7 +57,7 @@ def memory_for(task: MetaTask, folder: Path | None = None) -> Memory:
         names = list(dict.fromkeys(copies))
         listed = ", ".join(f"`{name}`" for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
         notes = (*notes, f"Earlier runs on the same data were left out, for nothing is learned from a copy: {listed}.")
-    return Memory(runs if len(runs) else None, notes)
+    return Memory(marked(runs, without_past) if len(runs) else None, notes)
 
 
 def described(task: Task, checkpoint: Checkpoint, config: RunConfig, card: TaskCard) -> MetaTask:

@@ -10,19 +10,17 @@ from typing import Any
 
 from foretune.comparison.replay.controls import CONTROLS
 from foretune.comparison.replay.pace import Ahead
-from foretune.comparison.replay.pools import Published
 from foretune.comparison.replay.run import BASELINES, BUDGETS, FULL_SEEDS, SEEDS, Replay, run_replay
 from foretune.errors import DataError, UsageError
-from foretune.recommenders.published import published
-from foretune.recommenders.situation import FAMILIES, Situation
-from foretune.records import MetaTask, Part, RunCollection, TaskCard, Value
+from foretune.pipeline.without_past import without_past
+from foretune.recommenders.recorded import Published
+from foretune.records import RunCollection, Value
 from foretune.registry import did_you_mean
 from foretune.report import replay_tables
 from foretune.report.tables import Table
 from foretune.store import JournalStore, default_folder
 from foretune.store.collections import TABLES, kept, read_collection
 from foretune.store.importers import read_taskset
-from foretune.store.importers.plain import plain_config
 from foretune.store.metadata import OWN, SOURCE, from_records
 from foretune.store.metadataset import metadataset
 
@@ -159,31 +157,6 @@ def opened(name: str | os.PathLike[str], store: str | os.PathLike[str] | None = 
 def _own(collection: RunCollection) -> Published | None:
     """What tells the published default of runs that foretune made; None of anybody else's."""
     return without_past if any(task.source == SOURCE for task in collection.tasks) else None
-
-
-def without_past(task: MetaTask) -> dict[str, Value] | None:
-    """What ``tune`` runs on ``task`` where nothing was ever run, as plain settings; None where that cannot be told.
-
-    >>> from foretune.records import ModelCard
-    >>> model = ModelCard("m", reading="encoder")
-    >>> found = without_past(MetaTask("a", "a", "a", "accuracy", model=model, rows={"train": 400}))
-    >>> found["tuner"], found["tuner.rank"], found["lr"], found["steps"]
-    ('lora', 8, 0.0005, 500)
-    """
-    from foretune.tuners import TUNERS
-
-    if task.model is None or task.model.reading not in FAMILIES or not task.rows.get("train"):
-        return None
-    card = TaskCard(task.name, task.kind, task.rows)
-    best, _ = published(Situation(card, task.model.reading, task.model.parameters or 0, TUNERS, Part("")))
-    options, course = plain_config(best.tuner.options, "tuner."), best.schedule
-    return {
-        "tuner": best.tuner.name,
-        **options,
-        "steps": course.steps,
-        "batch_size": course.batch_size,
-        "lr": course.lr,
-    }
 
 
 def _bundled() -> RunCollection:

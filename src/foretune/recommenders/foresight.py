@@ -2,13 +2,12 @@
 
 Score and order, chance of failing, seconds and bytes each have a model of their own. Beside them stands how well runs
 of a task that a fit had not seen could be ranked: the mean Spearman correlation over tasks, on the folds by which the
-intervals are widened as well. A task counts by how far its scores differ beyond the chance of its dev rows
-(``resolution.py``). Below ``TRUST`` the ranking is no ground for a recommendation.
+intervals are widened as well (``left_out.py``). A task counts by how far its scores differ beyond the chance of its dev
+rows (``resolution.py``). Below ``TRUST`` the ranking is no ground for a recommendation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -16,51 +15,24 @@ from typing import final
 import numpy as np
 
 from foretune.errors import DataError
-from foretune.recommenders.resolution import resolved
+from foretune.recommenders.forecasts import Forecasts
+from foretune.recommenders.left_out import Against, agreement, first_ranked, raced, ranks_left_out
 from foretune.recommenders.shelf import shared
 from foretune.registry import find
 from foretune.store.metadataset import CELLS, MetaDataset
-from foretune.surrogates import SURROGATES, conformal
+from foretune.surrogates import SURROGATES
 from foretune.surrogates.base import Surrogate
 from foretune.surrogates.cost import CostModel
-from foretune.surrogates.encode import Encoder
 from foretune.surrogates.failure import FailureModel
 from foretune.surrogates.transfer import Transfer as Combined
-from foretune.surrogates.zero_shot import ZeroShot, forest, rank_within
+from foretune.surrogates.zero_shot import ZeroShot
 
 TRUST = 0.3
 """Rank correlation on tasks left out below which a surrogate does not decide."""
 
-FORESTS, TREES, CHECKED = 5, 100, 40
-"""Forests and their trees, and the trees that check the ranking: a third of what a replay affords, for this is learned
-anew whenever a plan is asked for and there is no safe way to keep a fitted forest on disk."""
-
-TAIL = 1.2815515655446004
-"""Standard deviations from the middle to either end of an interval of 80 %."""
-
-
-@dataclass(frozen=True)
-class Forecasts:
-    """What is expected of ``n`` candidates, ``(n,)`` each; the first five as in ``Forecast``.
-
-    Attributes:
-        p_fail: chance to diverge or to run out of memory.
-        next_seconds: of the next cell, at the pace of what was timed on this task, else of the past's machines; NaN
-            where not known.
-    """
-
-    order: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    calibrated: bool
-    p_fail: np.ndarray
-    next_seconds: np.ndarray
-
-    @property
-    def spread(self) -> np.ndarray:
-        """Standard deviations of normal distributions with these intervals."""
-        return (self.high - self.low) / (2 * TAIL)
+FORESTS, TREES = 5, 100
+"""A third of what a replay affords, for this is learned anew whenever a plan is asked for and there is no safe way to
+keep a fitted forest on disk."""
 
 
 @final
@@ -116,11 +88,19 @@ class Foresight:
         return made
 
     @cached_property
-    def _checked(self) -> tuple[float, int]:
-        found: tuple[float, int] = shared(
-            self.past, ("ranking", self.seed), lambda: left_out_spearman(self.past, self.seed)
-        )
+    def ranks(self) -> np.ndarray:
+        """``(n,)`` the expected rank of each past run within its task, from runs on other tasks."""
+        found: np.ndarray = shared(self.past, ("ranking", self.seed), lambda: ranks_left_out(self.past, self.seed))
         return found
+
+    @cached_property
+    def _checked(self) -> tuple[float, int]:
+        return agreement(self.past, self.ranks)
+
+    def against_default(self, tuner: str = "") -> Against:
+        """How its first choices did against the published default on tasks left out; those of one tuner where only that
+        may be chosen."""
+        return raced(self.past, first_ranked(self.past, self.ranks, tuner), tuner)
 
     @property
     def spearman(self) -> float:
@@ -208,47 +188,3 @@ def _cost(past: MetaDataset, seed: int) -> CostModel | None:
         return CostModel(TREES).fit(past, seed)
     except DataError:
         return None
-
-
-def left_out_spearman(past: MetaDataset, seed: int = 0) -> tuple[float, int]:
-    """How well a forest ranks the runs of tasks that it has not seen.
-
-    Returns:
-        mean Spearman correlation over tasks whose scores differ by more than chance, and the number of their groups.
-        The weight of a task is the share that is more, over the number of tasks of its group.
-    """
-    from scipy.stats import spearmanr
-
-    found: list[tuple[str, float, float]] = []
-    for held in _held(past, seed):
-        train, test = past.take(~held & past.whole), past.take(held & past.succeeded)
-        if not len(test):
-            continue
-        encoder = Encoder.fit(train)
-        guess = np.zeros(len(test))  # where nothing varies in what is learned from, no run is preferred to another
-        if encoder.names:
-            guess = forest(encoder.of(train), rank_within(train), seed, CHECKED).predict(encoder.of(test))
-        keys = [task.group_key for task in test.tasks]
-        for place, share in enumerate(resolved(test)):
-            mine = test.task == place
-            truth = test.score[mine] * test.sign[mine]
-            if share > 0 and len(set(truth)) > 1:
-                constant = len(set(guess[mine])) == 1
-                rho = 0.0 if constant else float(spearmanr(truth, guess[mine]).statistic)
-                found.append((keys[place], rho, share / keys.count(keys[place])))
-    if not found:
-        return float("nan"), 0
-    groups, rhos, weights = zip(*found, strict=True)
-    return float(np.average(rhos, weights=weights)), len(set(groups))
-
-
-def _held(past: MetaDataset, seed: int) -> Iterator[np.ndarray]:
-    """Folds that leave out whole groups; where there are few groups, each in turn."""
-    made = False
-    for held in conformal.left_out(past, seed):
-        made = True
-        yield held
-    if not made:
-        groups = past.groups
-        for name in sorted(set(groups)) if len(set(groups)) > 1 else ():
-            yield groups == name

@@ -15,9 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from foretune.evaluation import METRICS
-from foretune.recommenders.foresight import TAIL, Forecasts
-from foretune.recommenders.resolution import chance_variance
-from foretune.recommenders.situation import Situation
+from foretune.recommenders.forecasts import TAIL, Forecasts
+from foretune.recommenders.resolution import PROPORTIONS, chance_variance
 from foretune.records import MetaTask
 from foretune.store.metadataset import MetaDataset
 
@@ -25,14 +24,12 @@ FEWEST_REPEATS = 5
 """Runs of a configuration on a task beyond the first, over all of them, from which a noise floor is told."""
 
 
-def noise_floor(past: MetaDataset, situation: Situation) -> tuple[float | None, str]:
-    """The difference below which two scores cannot be told apart, and what it is.
+def noise_floor(past: MetaDataset, task: MetaTask) -> tuple[float | None, str]:
+    """The difference below which two scores of ``task`` cannot be told apart, and what it is.
 
     The standard deviation of a score over repetitions of a pipeline with other seeds, pooled over the past runs that
-    have the metric; where there are too few, of an accuracy near the middle on as many rows as dev has.
+    have the metric; where there are too few, of a proportion near the middle on as many rows as dev has.
     """
-    task = situation.task
-    assert task is not None
     squares, spare = 0.0, 0
     same = np.array([other.metric == task.metric for other in past.tasks])[past.task] & past.succeeded
     found: dict[tuple[int, str], list[float]] = {}
@@ -44,7 +41,7 @@ def noise_floor(past: MetaDataset, situation: Situation) -> tuple[float | None, 
     if spare >= FEWEST_REPEATS:
         return (squares / spare) ** 0.5, "the spread of a run over seeds"
     rows = task.rows.get("dev", 0)
-    if task.metric == "accuracy" and rows:
+    if task.metric in PROPORTIONS and rows:
         return 0.5 / rows**0.5, f"which {rows} dev rows cannot resolve"
     return None, ""
 

@@ -16,7 +16,8 @@ import numpy as np
 from foretune.errors import UsageError
 from foretune.recommenders.around import around
 from foretune.recommenders.default import Default
-from foretune.recommenders.foresight import Forecasts, Foresight, foresee
+from foretune.recommenders.forecasts import Forecasts
+from foretune.recommenders.foresight import Foresight, foresee
 from foretune.recommenders.ground import nearest
 from foretune.recommenders.noise import noise_floor, possible, widened
 from foretune.recommenders.pool import DEFAULT, SIZE, Pool, make_pool, plain_of, unstarted
@@ -145,12 +146,13 @@ class Planner:
     def _about_choice(self, recommender: Transfer, made: tuple[Recommendation, ...], *, wider: bool) -> tuple[str, ...]:
         best = made[0]
         if recommender.rule == "portfolio":
-            return ("The order is that of a portfolio: together these did best on the earlier tasks.",)
+            behind = "Behind the published default the order" if recommender.default_first else "The order"
+            return (f"{behind} is that of a portfolio: together these did best on the earlier tasks.",)
         if self.mode == "portfolio":
             said = ["First come the pipelines that together did best on the earlier tasks, as was asked for."]
         else:
             said = []
-        if best.origin == DEFAULT:
+        if best.origin == DEFAULT and not recommender.default_first:
             said.append("No candidate is expected to do better than the published default, so it comes first.")
         if best.score is None:
             metric = recommender.view.tasks[0].metric
@@ -169,7 +171,7 @@ class Planner:
         """How many of the first differ by less than a repetition does, and the sentence about it."""
         assert self.past is not None
         assert situation.task is not None
-        floor, source = noise_floor(self.past, situation)
+        floor, source = noise_floor(self.past, situation.task)
         scores = [each.score for each in made]
         if told is None or floor is None or scores[0] is None:
             return 1, ()

@@ -13,6 +13,8 @@ on this task; what is seen of this task enters as their input. Three ways of usi
 When the ground is thin it says so and falls back: to the published default below three earlier tasks, to the
 portfolio where the task lies outside what was seen or where the surrogate could not rank runs of a task that it had not
 seen. What is expected to score below the default is never asked for, and what fails more likely than not never first.
+And whatever decides, the default comes before its first choice unless such choices, on earlier tasks that were left
+out, held their own against the default (``left_out.py``): a good default is rarely beaten by what is merely foretold.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ import numpy as np
 
 from foretune.errors import DataError, UsageError
 from foretune.recommenders.base import Observation, Recommender, Trial
-from foretune.recommenders.foresight import Forecasts, Foresight, foresee
+from foretune.recommenders.forecasts import Forecasts
+from foretune.recommenders.foresight import Foresight, foresee
 from foretune.recommenders.ground import Span, ground, overstretched, strange
 from foretune.recommenders.known import known_regrets
+from foretune.recommenders.left_out import Against, first_known, raced
 from foretune.recommenders.portfolio import greedy
 from foretune.store.metadataset import CELLS, MetaDataset
 from foretune.surrogates import Encoder
@@ -92,23 +96,51 @@ class Transfer(Recommender):
     def _decided(self) -> tuple[str, str, Foresight | None]:
         """One of ``RULES``, why, and what was learned where it was."""
         weak = ground(self.past, self.view)
-        default = "the first candidate" if self.default is None else "the published default"
         if weak.too_few:
-            return "default", f"{weak.too_few} So {default} decides.", None
+            return "default", f"{weak.too_few} So {self._standard} decides.", None
         if weak.foreign:
-            return "default", f"{weak.foreign} So {default} decides, and no score is foretold.", None
-        instead, falls = ("portfolio", "the portfolio") if self.known else ("default", default)
+            return "default", f"{weak.foreign} So {self._standard} decides, and no score is foretold.", None
         if weak.outside:
-            return instead, f"{weak.outside} So {falls} decides, and no score is foretold.", None
+            return self._unlearned(weak.outside)
         assert self.past is not None
         try:
             foresight = self._fit(self.past, self.seed)
             if not foresight.trusted:
-                return instead, f"{foresight.doubt} So {falls} decides, and no score is foretold.", None
+                return self._unlearned(foresight.doubt)
             foresight.learn()
         except DataError as error:
-            return instead, f"Nothing could be learned from the earlier runs: {error} So {falls} decides.", None
+            return self._unlearned(f"Nothing could be learned from the earlier runs: {error}")
         return "surrogate", foresight.ground, foresight
+
+    def _unlearned(self, why: str) -> tuple[str, str, None]:
+        """The rule where no surrogate decides."""
+        rule, falls = ("portfolio", "the portfolio") if self.known else ("default", self._standard)
+        return rule, f"{why} So {falls} decides, and no score is foretold.", None
+
+    @cached_property
+    def _against(self) -> Against | None:
+        """First choices of the rule against the default; None where it decides itself, or there is none."""
+        if self.default is None or self.rule == "default":
+            return None
+        if self._foresight is not None:
+            return self._foresight.against_default(self._tuner)
+        assert self.past is not None
+        return raced(self.past, first_known(self.past, self._tuner), self._tuner)
+
+    @property
+    def default_first(self) -> bool:
+        """Whether the default stands before what the rule would choose first."""
+        return self._against is not None and not self._against.ahead
+
+    @property
+    def _standard(self) -> str:
+        return "the first candidate" if self.default is None else "the published default"
+
+    @property
+    def _tuner(self) -> str:
+        """The only tuner of the pool; empty where there are several, or none is named."""
+        tuners = {str(config.get("tuner", "")) for config in self.view.configs}
+        return tuners.pop() if len(tuners) == 1 else ""
 
     @property
     def rule(self) -> str:
@@ -117,8 +149,9 @@ class Transfer(Recommender):
 
     @property
     def evidence(self) -> tuple[str, ...]:
-        said = self._left_out if self.rule == "surrogate" else ""
-        return (self._decided[1], said) if said else (self._decided[1],)
+        against = "" if self._against is None else self._against.found
+        left_out = self._left_out if self.rule == "surrogate" else ""
+        return tuple(said for said in (self._decided[1], against, left_out) if said)
 
     @property
     def _left_out(self) -> str:
@@ -149,16 +182,19 @@ class Transfer(Recommender):
         if self.rule == "default":
             return [default]
         if self.rule == "portfolio":
-            return list(dict.fromkeys((*self.known, default)))
-        told = self.forecasts()
-        assert told is not None
-        return ranked(told, self.view.tasks[0].sign, self.default, self._strange)
+            order = [*dict.fromkeys((*self.known, default))]
+        else:
+            told = self.forecasts()
+            assert told is not None
+            order = ranked(told, self.view.tasks[0].sign, self.default, self._strange)
+        return list(dict.fromkeys((default, *order))) if self.default_first else order
 
     def in_turn(self) -> list[int]:
-        """The ranking; in the mode ``portfolio`` with what did well elsewhere first, if it may be recommended."""
+        """The ranking; in the mode ``portfolio`` with what did well elsewhere first, if it may be recommended, and
+        before that the default where it is to be first."""
         ranking = self.ranking()
-        first = [place for place in self.known if place in ranking] if self.mode == "portfolio" else []
-        return list(dict.fromkeys((*first, *ranking)))
+        known = [place for place in self.known if place in ranking] if self.mode == "portfolio" else []
+        return list(dict.fromkeys((*ranking[: int(self.default_first)], *known, *ranking)))
 
     @cached_property
     def _strange(self) -> np.ndarray:
@@ -204,8 +240,7 @@ class Transfer(Recommender):
         sign = self.view.tasks[0].sign
         best = self.incumbent()
         if best is None:
-            order = ranked(told, sign, self.default, self._strange)
-            first = next((place for place in order if open_[place]), int(np.flatnonzero(open_)[0]))
+            first = next((place for place in self.ranking() if open_[place]), int(np.flatnonzero(open_)[0]))
             return Trial(first, int(self.seen[first]) + 1)
         gain = improvement(told.mean * sign, told.spread, float(self.view.score[best] * sign))
         timed = open_ & np.isfinite(told.next_seconds)
@@ -271,4 +306,5 @@ def joined(a: MetaDataset, b: MetaDataset) -> MetaDataset:
         score=np.concatenate([a.score, b.score]),
         test=np.concatenate([a.test, b.test]),
         cost={name: np.concatenate([each.cost.get(name, missing[id(each)]) for each in (a, b)]) for name in costs},
+        default=np.concatenate([a.default, b.default]),
     )

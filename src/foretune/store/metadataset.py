@@ -50,6 +50,7 @@ class MetaDataset:
             not whole.
         test: ``(n,)`` test score at the step of that dev score, else the last test score; NaN where there is no score.
         cost: name -> ``(n,)`` measured numbers, NaN where nobody measured.
+        default: ``(n,)`` whether the run is one of the published default of its task; False where nobody said so.
     """
 
     tasks: tuple[MetaTask, ...]
@@ -66,6 +67,7 @@ class MetaDataset:
     score: np.ndarray
     test: np.ndarray
     cost: Mapping[str, np.ndarray]
+    default: np.ndarray
 
     def __len__(self) -> int:
         return len(self.run_ids)
@@ -117,6 +119,7 @@ class MetaDataset:
             score=self.score[places],
             test=self.test[places],
             cost={name: values[places] for name, values in self.cost.items()},
+            default=self.default[places],
         )
 
     def without(self, task: MetaTask) -> tuple[MetaDataset, tuple[str, ...]]:
@@ -177,6 +180,7 @@ def metadataset(collections: Iterable[RunCollection]) -> MetaDataset:
         score=np.array([score for score, _ in ends]),
         test=np.array([test for _, test in ends]),
         cost={name: np.array([run.cost.get(name, np.nan) for run in runs]) for name in costs},
+        default=np.zeros(len(runs), bool),
     )
 
 

@@ -32,6 +32,8 @@ def shuffled_targets(
         curves={role: values[given] for role, values in past.curves.items()},
         start={role: values[given] for role, values in past.start.items()},
         seconds=past.seconds[given],
+        whole=past.whole[given],
+        reached=past.reached[given],
         score=past.score[given],
         test=past.test[given],
         cost={name: values[given] for name, values in past.cost.items()},

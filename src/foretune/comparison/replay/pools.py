@@ -7,7 +7,7 @@ in the pool; the others measure the noise floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +15,10 @@ import numpy as np
 from foretune.comparison.replay.costs import Costs, costs
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import PERCENTILE, filled, normalised_regret
-from foretune.records import MetaTask, Value
+from foretune.recommenders.recorded import Published, marked, place_of
+from foretune.records import MetaTask
 from foretune.registry import did_you_mean
 from foretune.store.metadataset import Fold, MetaDataset, folds
-from foretune.surrogates.encode import Encoder
 
 PROTOCOLS = {
     "leave-one-task-out": "task",
@@ -26,11 +26,6 @@ PROTOCOLS = {
     "leave-one-task-and-family-out": "task-and-family",
 }
 LEARN_FROM = ("dev", "test")
-DECADE = {"log10": 1.0, "log10(1-x)": 1.0, "log2": float(np.log10(2))}
-
-Published = Mapping[str, Value] | Callable[[MetaTask], Mapping[str, Value] | None]
-"""Which candidate is the published default: settings, to which the nearest counts; or those of each task, which a
-candidate must have (None: not known there)."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +139,9 @@ def _held(
     if not len(runs) or not train.any():
         return None
     pool, side = dataset.take(runs), train.tobytes()
+    place = place_of(pool, default)
     if side not in pasts:
-        pasts[side] = _hidden(dataset.take(train), learn_from)
+        pasts[side] = marked(_hidden(dataset.take(train), learn_from), default)
     on_test = bool(np.isfinite(pool.test[pool.succeeded]).any())
     if not pool.succeeded.any():
         return None
@@ -158,7 +154,7 @@ def _held(
         pool=pool,
         past=pasts[side],
         left_out=tuple(dataset.tasks[place].name for place in neither),
-        default=_place(pool, default),
+        default=place,
         on_test=on_test,
         scores=scores,
         regrets=normalised_regret(scores),
@@ -187,46 +183,6 @@ def untrained(pool: MetaDataset) -> float | None:
     """The mean score before the first step, where it was measured."""
     start = pool.start["score"]
     return float(start[np.isfinite(start)].mean()) if np.isfinite(start).any() else None
-
-
-def _place(pool: MetaDataset, default: Published | None) -> int | None:
-    """Where the published default stands in ``pool``; None where it is not there."""
-    if isinstance(default, Mapping):
-        return nearest(pool, default)
-    settings = None if default is None else default(pool.tasks[0])
-    if settings is None:
-        return None
-    same = (place for place, config in enumerate(pool.configs) if settings.items() <= config.items())
-    return next(same, None)
-
-
-def nearest(pool: MetaDataset, settings: Mapping[str, Value]) -> int:
-    """The candidate nearest to ``settings``: words must agree first; numbers in decades, or shares of their range.
-
-    Raises:
-        UsageError: a setting that no candidate has.
-    """
-    known = {name for config in pool.configs for name in config}
-    missing = [name for name in settings if name not in known]
-    if missing:
-        name = missing[0]
-        raise UsageError(
-            f"the default has a setting `{name}`, which no candidate on `{pool.tasks[0].name}` has."
-            f"{did_you_mean(name, known)} Known: {', '.join(sorted(known))}."
-        )
-    scales = {number.name: number for number in Encoder.fit(pool).numbers}
-    distance = np.zeros(len(pool))
-    for name, wanted in settings.items():
-        for place, config in enumerate(pool.configs):
-            value = config.get(name)
-            if name not in scales or type(value) not in (int, float) or type(wanted) not in (int, float):
-                distance[place] += 0.0 if value == wanted else 1e6
-                continue
-            number = scales[name]
-            span = DECADE.get(number.scale, 0.0)
-            apart = number.scaled(float(value)) - number.scaled(float(wanted))  # type: ignore[arg-type]
-            distance[place] += (apart * span if span else apart / max(number.high - number.low, 1e-12)) ** 2
-    return int(distance.argmin())
 
 
 def noise_floor(dataset: MetaDataset) -> tuple[float, int] | None:
