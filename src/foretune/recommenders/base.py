@@ -92,6 +92,11 @@ class Recommender(ABC):
     def evidence(self) -> tuple[str, ...]:
         """What the answers so far rest on, one sentence each."""
 
+    @property
+    def abstains(self) -> bool:
+        """Whether it leaves it to the published default, or to the first candidate, for want of ground."""
+        return False
+
     def tell(self, observation: Observation) -> None:
         """Hear what came of a trial."""
         place = observation.trial.place

@@ -148,6 +148,10 @@ class Transfer(Recommender):
         return self._decided[0]
 
     @property
+    def abstains(self) -> bool:
+        return self.rule == "default"
+
+    @property
     def evidence(self) -> tuple[str, ...]:
         against = "" if self._against is None else self._against.found
         left_out = self._left_out if self.rule == "surrogate" else ""

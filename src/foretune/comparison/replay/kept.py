@@ -125,4 +125,5 @@ def _lap(values: Mapping[str, Any]) -> Lap:
         math.nan if values["seconds"] is None else values["seconds"],
         values["thinking"],
         tuple(values["evidence"]),
+        bool(values.get("abstained")),
     )

@@ -39,6 +39,7 @@ class Lap:
         seconds: of training that they took; NaN where not known.
         thinking: seconds that the recommender took to begin, to ask and to hear.
         evidence: its own sentences at the end.
+        abstained: whether it left it to the default, or to the first candidate.
     """
 
     incumbents: tuple[int, ...]
@@ -48,6 +49,7 @@ class Lap:
     seconds: float
     thinking: float
     evidence: tuple[str, ...]
+    abstained: bool = False
 
 
 def race(held: Held, start: Start, budgets: tuple[float, ...], seed: int, unit: str = "runs") -> Lap:
@@ -89,7 +91,16 @@ def race(held: Held, start: Start, budgets: tuple[float, ...], seed: int, unit: 
             lowest = min(lowest, float(held.regrets[place])) if np.isfinite(held.preference[place]) else lowest
             reached = limits >= spent - 1e-9
             incumbents[reached], best[reached] = found, lowest
-    return Lap(tuple(incumbents.tolist()), tuple(best.tolist()), trials, cells, seconds, thinking, recommender.evidence)
+    return Lap(
+        tuple(incumbents.tolist()),
+        tuple(best.tolist()),
+        trials,
+        cells,
+        seconds,
+        thinking,
+        recommender.evidence,
+        recommender.abstains,
+    )
 
 
 def observed(held: Held, trial: Trial) -> Observation:

@@ -291,23 +291,14 @@ def _rivals(laps: Mapping[str, Any]) -> list[str]:
 
 
 def _abstained(held: Sequence[Held], laps: Mapping[str, Sequence[Sequence[Lap]]]) -> tuple[str, ...]:
-    """A sentence on every recommender that left it to the default in each of its laps, as its evidence says."""
-    known = all(h.default is not None for h in held)
-    said = []
-    for name, rows in laps.items():
-        first = rows[0][0]
-        alone = all(
-            lap.trials <= 1 and set(lap.incumbents) <= {-1, h.default or 0} and " decides" in " ".join(lap.evidence)
-            for h, row in zip(held, rows, strict=True)
-            for lap in row
-        )
-        if alone and "shuffled" not in name:
-            said.append(
-                f"{name} ran nothing but {'the published default' if known else 'the first candidate'} in any of its "
-                f"laps, so its rows say nothing of what it learns. On `{held[0].task.name}` it said: "
-                f"{' '.join(first.evidence)}"
-            )
-    return tuple(said)
+    """A sentence on every recommender that left it to the default in each of its laps."""
+    default = "the published default" if all(h.default is not None for h in held) else "the first candidate"
+    return tuple(
+        f"{name} ran nothing but {default} in any of its laps, so its rows say nothing of what it learns. On "
+        f"`{held[0].task.name}` it said: {' '.join(rows[0][0].evidence)}"
+        for name, rows in laps.items()
+        if all(lap.abstained for row in rows for lap in row) and "shuffled" not in name
+    )
 
 
 def _judged(held: Sequence[Held], laps: Sequence[Sequence[Lap]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
