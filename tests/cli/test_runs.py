@@ -171,18 +171,19 @@ def test_import_of_nothing_is_one_sentence_with_the_way_out(foretune, tmp_path):
     assert not (tmp_path / "store").exists()
 
 
-def test_runs_load_no_torch():
-    code = """
+@pytest.mark.parametrize(("command", "said"), [("list", "No runs in"), ("check", "0 runs in 0 groups")])
+def test_runs_load_no_torch(command, said):
+    code = f"""
 import sys
 from foretune.cli.main import main
-sys.argv = ["foretune", "runs", "list", "--store", "nowhere-at-all"]
+sys.argv = ["foretune", "runs", "{command}", "--store", "nowhere-at-all"]
 try:
     main()
 except SystemExit:
-    print(*sorted({"torch", "transformers", "peft", "datasets"} & set(sys.modules)), file=sys.stderr)
+    print(*sorted({{"torch", "transformers", "peft", "datasets"}} & set(sys.modules)), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "No runs in" in done.stdout
+    assert said in done.stdout.replace("\u00a0", " ")
     assert done.stderr.strip() == ""
 
 
@@ -219,3 +220,26 @@ def test_differences_keep_true_and_one_apart_from_absent():
     assert differences([a, b]) == {"tuner.options.rank": [8, "absent"], "tuner.options.dora": ["absent", True]}
     assert differences([a, a]) == {}
     assert set(flat(a.config.to_json())) >= {"model.name", "seeds.init", "task.columns.text"}
+
+
+def test_check_finds_the_faults_of_stored_runs_and_says_what_it_did_not_look_at(store, foretune, tmp_path):
+    for seed in (7, 8):
+        store.append(replace(toy_record(seed, tuner="bitfit"), sample="equal", initial_hash="equal"))
+    lines = foretune("runs", "check").stdout.replace("\u00a0", " ").splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("toy, bitfit with head (toy, all rows"))
+    assert "2 runs, the first" in lines[at]
+    assert lines[at + 1].startswith("  same_sample: 2 data seeds, but 1 different samples (all there are)")
+    assert lines[at + 2].startswith("  same_init: 2 pairs of data and init seed")
+    assert "6 runs in 3 groups that differ by their seeds alone" in lines[-3]
+    assert "Of 6 runs no answers to test rows were found" in lines[-2]
+    assert lines[-1] == "Not looked at, for it takes the data: eval_text_in_train, selected_on_test."
+    told = json.loads(foretune("runs", "check", "--json").stdout)
+    assert {group["tuner"]: len(group["runs"]) for group in told} == {"full": 1, "bitfit": 2, "lora": 3}
+    one = toy_record(7, tuner="bitfit").digest
+    assert "1 run in 1 group" in foretune("runs", "check", one[:8]).stdout.replace("\u00a0", " ")
+
+
+def test_check_of_a_run_that_is_not_there_is_one_sentence(store, foretune):
+    done = foretune("runs", "check", "0000")
+    assert done.returncode == 2
+    assert "neither a run folder nor the beginning of a run" in done.stderr

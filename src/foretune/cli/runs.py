@@ -1,4 +1,4 @@
-"""``foretune runs list|show|compare|import|export``: what was run before. Loads no torch."""
+"""``foretune runs list|show|compare|check|import|export``: what was run before. Loads no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from foretune.records import RunRecord
     from foretune.store import JournalStore
 
-app = typer.Typer(help="List, show, compare, import and export earlier runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare, check, import and export earlier runs.", no_args_is_help=True)
 
 StorePath = Annotated[Path | None, typer.Option("--store", help="Store folder; else FORETUNE_STORE, else the cache.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -94,6 +94,29 @@ def compare(runs: Runs, store: StorePath = None, json: Json = False) -> None:
     output.print_table(("score", *names), run_views.score_rows(records))
     output.print_table(("cost", *names), run_views.cost_rows(records))
     output.say(*run_views.statements(records))
+
+
+@app.command()
+def check(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Runs: beginnings of digests, or run folders. None: all that the store holds."),
+    ] = None,
+    store: StorePath = None,
+    json: Json = False,
+) -> None:
+    """Faults that a table of scores hides: seeds that are one run, equal samples, constant answers, chance level."""
+    from foretune.cli import check_views, output
+    from foretune.comparison.stored import checked
+
+    opened = open_store(store)
+    chosen = [resolve(run, store) for run in runs] if runs else latest(opened)
+    given = {record.digest: Path(run) for record, run in zip(chosen, runs or (), strict=False) if Path(run).is_dir()}
+    groups = checked({record.digest: record for record in chosen}.values(), opened.folder, given)
+    if json:
+        output.print_json([check_views.summary(group) for group in groups])
+        return
+    output.say(*check_views.lines(groups))
 
 
 @app.command("import")

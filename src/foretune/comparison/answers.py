@@ -51,8 +51,12 @@ class Answers:
         return np.array([p == y for p, y in zip(self.prediction, self.label, strict=True)], dtype=np.float64)
 
 
-def read_answers(path: Path, schema: Schema, floor: str | None = None) -> dict[str, Answers]:
-    """Split -> answers of a ``predictions.parquet``, or of one floor in a ``floors.parquet``; none without a file."""
+def read_answers(path: Path, schema: Schema | None = None, floor: str | None = None) -> dict[str, Answers]:
+    """Split -> answers of a ``predictions.parquet``, or of one floor in a ``floors.parquet``; none without a file.
+
+    Args:
+        schema: of the task; without it the classes of an out-of-domain set are not merged into its own.
+    """
     if not path.exists():
         return {}
     import pyarrow.compute as pc
@@ -64,7 +68,7 @@ def read_answers(path: Path, schema: Schema, floor: str | None = None) -> dict[s
     found = {}
     for split in dict.fromkeys(table["split"].to_pylist()):
         part = table.filter(pc.equal(table["split"], split))
-        names = schema.ood_label_map.get(split.removeprefix("ood:"), {}) if split.startswith("ood:") else {}
+        names = schema.ood_label_map.get(split.removeprefix("ood:"), {}) if schema is not None else {}
         given = part["prediction"].to_pylist()
         bits = repr((given, part["probabilities"].to_pylist()))
         found[split] = Answers(

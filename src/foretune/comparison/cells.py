@@ -20,6 +20,11 @@ ENDED = ("ok", "failed", "diverged", "oom")
 """What is not run again unless it is asked for; a run that was stopped goes on."""
 
 
+def folder_in(store: str | os.PathLike[str], digest: str) -> Path:
+    """Where a run that was compared keeps its predictions in a store."""
+    return Path(store) / "cells" / digest
+
+
 class Cells:
     """The runs of a plan in a store.
 
@@ -35,7 +40,7 @@ class Cells:
 
     def folder(self, digest: str) -> Path:
         """Where a run keeps its predictions."""
-        return self.root / "cells" / digest
+        return folder_in(self.root, digest)
 
     def finished(self, job: Job) -> bool:
         """Whether nothing is to be done for ``job``."""

@@ -116,22 +116,10 @@ class Evidence:
         for run in self.runs:
             if run.record is None:
                 continue
-            rows = run.record.card.rows if run.record.card else {}
-            losses = run.record.curve.of("train", "loss")[1]
             leaked, chose = leaks.get(run.cell.data_seed, (0, 0))
             made.append(
-                RunFacts(
-                    f"data {run.cell.data_seed}, init {run.cell.init_seed}",
-                    run.answers,
-                    run.record.sample,
-                    run.record.initial_hash,
-                    run.cell.data_seed,
-                    run.cell.init_seed,
-                    rows.get("train", 0) + rows.get("dev", 0),
-                    run.record.status != "diverged" and all(map(math.isfinite, losses)),
-                    len(run.trials),
-                    leaked,
-                    chose,
+                RunFacts.of(
+                    run.record, run.answers, run.seed, trials=len(run.trials), leaked=leaked, chosen_on_test=chose
                 )
             )
         return made

@@ -16,6 +16,7 @@ import numpy as np
 
 from foretune.comparison.answers import Answers, majority
 from foretune.evaluation import Estimate, crossed, wilson
+from foretune.records import RunRecord
 
 FORBIDDING = (
     "replicated_runs",
@@ -55,6 +56,23 @@ class RunFacts:
     trials: int = 1
     leaked: int = 0
     chosen_on_test: int = 0
+
+    @classmethod
+    def of(cls, record: RunRecord, answers: Mapping[str, Answers], seed: tuple[int, int], **more: int) -> RunFacts:
+        """What a record says of the run with this data and init seed; ``more`` is what it cannot say: trials, leaked,
+        chosen_on_test."""
+        rows = record.card.rows if record.card else {}
+        losses = record.curve.of("train", "loss")[1]
+        return cls(
+            f"data {seed[0]}, init {seed[1]}",
+            answers,
+            record.sample,
+            record.initial_hash,
+            *seed,
+            rows.get("train", 0) + rows.get("dev", 0),
+            record.status != "diverged" and all(map(math.isfinite, losses)),
+            **more,
+        )
 
 
 def raised(
