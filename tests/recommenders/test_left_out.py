@@ -101,6 +101,28 @@ def test_a_plan_shows_the_default_first_and_still_what_is_expected_of_the_others
     assert "No candidate is expected to do better" not in said
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget_seconds": 10.0, "seconds_per_step": 1.0},
+        {"settle": lambda each: replace(each, schedule=replace(each.schedule, lr=2e-3))},
+    ],
+    ids=["cut to a budget", "another rate"],
+)
+def test_a_default_that_was_cut_or_changed_has_no_precedence_and_it_is_said(changes):
+    behind = earlier_runs.oracle(against=Against(20, 3, 2))
+    made = Planner(with_default(0.0), fit=behind).plan(earlier_runs.situation(NEW, **changes))
+    assert "cut to the budget or changed here" in " ".join(made.evidence)
+    assert made.best.origin != "default"
+
+
+def test_how_fast_it_multiplies_does_not_change_the_default():
+    def precise(each):
+        return replace(each, schedule=replace(each.schedule, precision="bf16"))
+
+    assert earlier_runs.pool_of(NEW, settle=precise).standard
+
+
 def test_a_default_that_failed_is_worse_than_whatever_ran():
     past = with_default(0.0, failed=True)
     against = raced(past, first_ranked(past, ranks_left_out(past)))

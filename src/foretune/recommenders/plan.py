@@ -110,6 +110,7 @@ class Planner:
             seed=self.seed,
             mode=self.mode,
             known=pool.known,
+            standard=pool.standard,
             overhead=overhead,
             fit=self._fit,
         )

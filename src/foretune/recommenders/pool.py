@@ -37,12 +37,14 @@ class Pool:
         offered: ``runs`` as pipelines, each with its origin and nothing foretold.
         known: the places of the portfolio, in its order; the default's may be among them.
         sources: sentences on where the numbers of the default are from.
+        standard: whether the default is as published: neither cut to a budget nor changed by what the user has fixed.
     """
 
     runs: MetaDataset
     offered: tuple[Recommendation, ...]
     known: tuple[int, ...]
     sources: tuple[str, ...]
+    standard: bool = True
 
 
 def make_pool(situation: Situation, past: MetaDataset | None = None, size: int = SIZE, seed: int = 0) -> Pool:
@@ -75,7 +77,20 @@ def make_pool(situation: Situation, past: MetaDataset | None = None, size: int =
             break
     offered, place = tuple(found.values()), {key: number for number, key in enumerate(found)}
     runs = unstarted(situation.task, names, [each.schedule.steps for each in offered])
-    return Pool(runs, offered, tuple(dict.fromkeys(place[key] for key in known)), sources)
+    whole, _ = published(replace(situation, budget_seconds=None))
+    return Pool(
+        runs, offered, tuple(dict.fromkeys(place[key] for key in known)), sources, _alike(offered[0], whole, situation)
+    )
+
+
+def _alike(one: Recommendation, other: Recommendation, situation: Situation) -> bool:
+    """Whether two pipelines are the same but for how fast they multiply and how often they are judged."""
+
+    def settings(pipeline: Recommendation) -> dict[str, Value]:
+        schedule = replace(pipeline.schedule, precision=one.schedule.precision, evaluations=1)
+        return plain_of(replace(pipeline, schedule=schedule), situation)
+
+    return settings(one) == settings(other)
 
 
 def _candidates(

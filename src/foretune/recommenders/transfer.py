@@ -42,6 +42,7 @@ RULES = ("default", "portfolio", "surrogate")
 REFIT_EVERY, REFIT_WEIGHT = 2.0, 20
 """Full runs between two fits that include this task, and how often each of its rows then counts."""
 
+CHANGED = "The published default was cut to the budget or changed here, so it stands where it is expected to score."
 LIKELY = 0.5
 """Chance of failing above which a candidate is never tried first."""
 
@@ -55,6 +56,8 @@ class Transfer(Recommender):
         surrogate: name of what foretells scores, for example ``dkl``, the paper's own; empty is what the mode needs.
         refit: fit again, with what was seen of this task, every ``refit_every`` full runs.
         known: the places of the portfolio, in its order; None finds them by configuration in ``past``.
+        standard: whether ``default`` is as published; one that was cut or changed is another pipeline, of which what
+            the published one did on earlier tasks says nothing.
         overhead: seconds that starting or continuing any candidate costs beside its steps.
         fit: what learns from the past; None learns what the mode needs.
     """
@@ -74,6 +77,7 @@ class Transfer(Recommender):
         refit_every: float = REFIT_EVERY,
         refit_weight: int = REFIT_WEIGHT,
         known: Sequence[int] | None = None,
+        standard: bool = True,
         overhead: float = 0.0,
         fit: Callable[[MetaDataset, int], Foresight] | None = None,
     ) -> None:
@@ -82,7 +86,7 @@ class Transfer(Recommender):
             raise UsageError(f"the mode of `transfer` is one of {', '.join(MODES)}, but got `{mode}`.")
         self.mode, self.refit, self.refit_every, self.refit_weight = mode, refit, refit_every, refit_weight
         self.overhead, self._fit = overhead, fit or partial(foresee, curves=mode == "grey-box", surrogate=surrogate)
-        self._known = None if known is None else tuple(known)
+        self._known, self._standard_default = None if known is None else tuple(known), standard
         self._fitted_at = 0
 
     @cached_property
@@ -119,8 +123,8 @@ class Transfer(Recommender):
 
     @cached_property
     def _against(self) -> Against | None:
-        """First choices of the rule against the default; None where it decides itself, or there is none."""
-        if self.default is None or self.rule == "default":
+        """First choices of the rule against the default; None where that decides, is none, or is not as published."""
+        if self.default is None or self.rule == "default" or not self._standard_default:
             return None
         if self._foresight is not None:
             return self._foresight.against_default(self._tuner)
@@ -154,6 +158,8 @@ class Transfer(Recommender):
     @property
     def evidence(self) -> tuple[str, ...]:
         against = "" if self._against is None else self._against.found
+        if self.default is not None and self.rule != "default" and not self._standard_default:
+            against = CHANGED
         left_out = self._left_out if self.rule == "surrogate" else ""
         return tuple(said for said in (self._decided[1], against, left_out) if said)
 

@@ -15,7 +15,7 @@ from foretune.registry import did_you_mean, find
 from foretune.store.metadataset import MetaDataset
 
 DEFAULT = "default"
-NOT_OPTIONS = ("self", "pool", "past", "default", "seed", "known", "fit")
+NOT_OPTIONS = ("self", "pool", "past", "default", "seed", "known", "standard", "fit")
 """What a recommender is given and nobody types."""
 
 
