@@ -50,7 +50,8 @@ def compare(runs: int, steps: int, method: str, folder: Path) -> None:
     run_and_judge(cells, workers=PROCESSES, keep_adapters=True)
     wall = time.perf_counter() - start
     spent: dict[str, float] = defaultdict(float)
-    for record in filter(None, map(cells.record, cells.known())):
+    once = {job.digest: job for job in cells.known()}  # runs of one draw share the job of its floors
+    for record in filter(None, map(cells.record, once.values())):
         for phase in ("setup", "train", "eval", "floor"):
             spent[phase] += getattr(record.cost, f"{phase}_seconds")
     spent["rest"] = PROCESSES * wall - sum(spent.values())

@@ -10,7 +10,7 @@ from foretune.errors import UsageError
 from foretune.recommenders import Measured, Planner, plan, published
 from foretune.recommenders.ground import nearest
 from foretune.recommenders.noise import noise_floor
-from foretune.recommenders.plan import RANKED
+from foretune.recommenders.plan import RANKED, _cheapest
 from foretune.recommenders.transfer import MODES
 from foretune.records import Plan
 
@@ -165,6 +165,13 @@ def test_what_differs_by_less_than_a_repetition_is_tied():
     assert made.tied > 1
     assert f"Ranks 1 to {made.tied} are tied" in text(made)
     assert abs(made.ranked[made.tied - 1].score - made.best.score) < floor
+
+
+def test_of_the_tied_the_cheapest_is_named_unless_it_is_the_first():
+    tied = [replace(published(here())[0], seconds=seconds) for seconds in (40.0, None, 10.0, 20.0)]
+    assert _cheapest(tied) == " The cheapest of them is rank 3, at 25% of the time of rank 1."
+    assert _cheapest(tied[2:]) == ""
+    assert _cheapest(tied[1:]) == ""
 
 
 def test_without_repetitions_the_rows_of_dev_are_the_floor():

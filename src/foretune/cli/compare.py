@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,12 +115,12 @@ def compare(
         if json:
             print_json({"digest": protocol.digest, "protocol": protocol.to_json(), "missing": len(missing)})
         else:
-            say(*protocol.to_yaml().splitlines(), _to_do(protocol, len(missing)))
+            say(*protocol.to_yaml().splitlines(), *_to_do(protocol, len(missing)))
         return
     folder = out or Path("comparisons") / f"{protocol.tasks[0].called}-{protocol.digest[:8]}"
     _freeze(folder, protocol)
     if not json:
-        say(_to_do(protocol, len(missing)))
+        say(*_to_do(protocol, len(missing)))
     watch = _silent if json else Told()
     verdict = run_and_judge(cells, workers=workers, keep_adapters=keep_adapters, watch=watch, backend=backend)
     written = comparison_page.write(verdict, folder)
@@ -256,10 +257,13 @@ class Told:
             )
 
 
-def _to_do(protocol: Protocol, missing: int) -> str:
-    """How many runs are missing, and what makes their number."""
+def _to_do(protocol: Protocol, missing: int) -> Iterator[str]:
+    """How many runs are missing, what makes their number, and what would make them slow."""
+    from foretune.training.precision import about_emulated
+
     if not missing:
-        return f"Protocol {protocol.digest}: no runs to do, the store has them all."
+        yield f"Protocol {protocol.digest}: no runs to do, the store has them all."
+        return
     counted = {
         "methods": len(protocol.methods),
         "seeds": len(protocol.seeds),
@@ -268,7 +272,9 @@ def _to_do(protocol: Protocol, missing: int) -> str:
     }
     made = " x ".join(f"{n} {word}" for word, n in counted.items() if n > 1) or "1 method"
     trials = f", {protocol.tuning_trials} trials each" if protocol.tuning_trials > 1 else ""
-    return f"Protocol {protocol.digest}: {missing:,} runs to do ({made}{trials}, and their floors)."
+    yield f"Protocol {protocol.digest}: {missing:,} runs to do ({made}{trials}, and their floors)."
+    if slow := about_emulated(protocol.precision):
+        yield slow
 
 
 def _show(verdict: Verdict) -> None:

@@ -22,6 +22,7 @@ from foretune.records import HeldTexts, ModelRef, Part, Plan, RunConfig, Seeds
 from foretune.tasks import Draw, Task, audit, draw
 from foretune.tasks.unlabelled import Texts, evaluation_rows, open_held, open_texts
 from foretune.training.forgetting import require_forgettable
+from foretune.training.precision import about_emulated
 from foretune.training.prepare import require_untrained, tables_of
 from foretune.training.probe import Probe, probe
 from foretune.training.stages import stage_config
@@ -39,7 +40,7 @@ class Draft:
         plan: the recommendation with the user's own options over its best, and what it rests on.
         config: what ``train`` gets: the best of ``plan`` on these rows with this model.
         probe: what a few steps on this machine took; None when none were run.
-        notes: about the budget, one sentence each.
+        notes: about the budget and this machine, one sentence each.
         adviser: who was asked; None where the plan was given or kept.
     """
 
@@ -190,7 +191,8 @@ def prepare_plan(
         say(_about_texts(texts))
         task = replace(task, notes=(*task.notes, _about_texts(texts)))
         config = replace(config, pretraining=_stage(checkpoint, texts, options, config.schedule.precision))
-    draft = Draft(task, as_run(asked, config, options), config, adviser=asks)
+    slow = about_emulated(config.schedule.precision)
+    draft = Draft(task, as_run(asked, config, options), config, adviser=asks, notes=(slow,) if slow else ())
     if options.budget is None and not measure:
         return draft
     draft = replace(draft, probe=probe(config, task))
