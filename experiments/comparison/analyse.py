@@ -16,14 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.comparison.run import HERE, STAMP, Design, cells_of, chosen, tried
+from experiments.comparison.run import LOSSES, RESULTS, STAMP, Design, cells_of, chosen, measured, recorded
 from foretune.records import RunRecord
 from foretune.records.verdict import Verdict
 from foretune.report import comparison_page, table_files
 from foretune.report import verdict_tables as tables
 
-RESULTS = HERE / "results"
-RUNS, RATES = RESULTS / "runs.jsonl", RESULTS / "rates.jsonl"
+RUNS = RESULTS / "runs.jsonl"
 
 
 def export(design: Design, work: Path) -> None:
@@ -32,12 +31,13 @@ def export(design: Design, work: Path) -> None:
     stamp = json.loads(Path(STAMP).read_text())
     RESULTS.mkdir(exist_ok=True)
     rates = chosen(design)
-    losses = [
-        {"method": name, "rate": rate, "dev_nll": [each[rate] for each in known], "chosen": rates.get(name) == rate}
-        for name, known in sorted(tried(design).items())
-        for rate in known[0]
-    ]
-    lines(RATES, ({**row, **stamp} for row in losses))
+    if not recorded(design):
+        losses = [
+            {"method": name, "rate": rate, "dev_nll": [each[rate] for each in known], "chosen": rates.get(name) == rate}
+            for name, known in sorted(measured(design).items())
+            for rate in known[0]
+        ]
+        lines(LOSSES, ({**row, **stamp} for row in losses))
     if len(rates) < len(known_rates(design)):
         print(f"Rates are chosen for {len(rates)} of {len(known_rates(design))} methods.")
         return
@@ -122,7 +122,7 @@ def extent(verdict: Verdict, design: Design) -> str:
 
 def head(design: Design) -> Iterator[str]:
     """What ran, of what, and what failed."""
-    runs, rates = read(RUNS), read(RATES)
+    runs, rates = read(RUNS), read(LOSSES)
     made = {name: ", ".join(sorted({row[name] for row in (*runs, *rates)})) for name in ("protocol", "code", "model")}
     yield (
         f"Protocol {design.digest} (of the lines: {made['protocol']}), code {made['code']}, masked language model "

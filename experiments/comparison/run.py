@@ -34,6 +34,9 @@ MASKED = "masked-lm"
 """What the protocol calls the masked language model: a link of that name in WORK."""
 
 STORE, STAMP, RATES = "store", "stamp.json", "rates.json"
+RESULTS = HERE / "results"
+LOSSES = RESULTS / "rates.jsonl"
+"""The dev losses that chose the rates, once all were measured: another machine then need not measure them again."""
 SECONDS = 30.0
 """Of one run on one core, for the estimate before anything ran."""
 
@@ -121,13 +124,40 @@ def dev_losses(protocol: Protocol, store: str = STORE) -> dict[str, dict[float, 
     return found
 
 
-def tried(design: Design) -> dict[str, list[dict[float, float]]]:
-    """What has a rate -> its dev losses on every tuning task, as far as they were measured."""
-    every: dict[str, list[dict[float, float]]] = {}
+Tried = dict[str, list[dict[float, float]]]
+"""What has a rate -> its dev losses on every tuning task, as far as they were measured."""
+
+
+def tried(design: Design) -> Tried:
+    """From the store, or all of them from ``LOSSES``."""
+    return recorded(design) or measured(design)
+
+
+def measured(design: Design) -> Tried:
+    """From the store alone."""
+    every: Tried = {}
     for protocol in design.tuning():
         for name, losses in dev_losses(protocol).items():
             every.setdefault(name, []).append(losses)
     return every
+
+
+def recorded(design: Design, path: Path = LOSSES) -> Tried:
+    """From ``LOSSES``; none of another protocol, and none unless a rate was chosen of everything."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if {row["protocol"] for row in rows} != {design.digest}:
+        return {}
+    wanted = {rate_name(p.model.name, m.name) for p in design.tuning() for m in p.methods}
+    if {row["method"] for row in rows if row["chosen"]} != wanted:
+        return {}
+    found: Tried = {}
+    for row in rows:
+        losses = found.setdefault(row["method"], [{} for _ in row["dev_nll"]])
+        for mine, loss in zip(losses, row["dev_nll"], strict=True):
+            mine[row["rate"]] = loss
+    return found
 
 
 def chosen(design: Design) -> dict[str, float]:
@@ -159,8 +189,9 @@ def set_up(design: Design, work: Path, data: str, model: Path) -> None:
 
 def stages(design: Design) -> Iterator[tuple[str, Protocol]]:
     """What is run one after another; the parts are known once the rates are."""
-    for protocol in design.tuning():
-        yield f"rates of {protocol.model.name} on {protocol.tasks[0].called}", protocol
+    if not recorded(design):
+        for protocol in design.tuning():
+            yield f"rates of {protocol.model.name} on {protocol.tasks[0].called}", protocol
     rates = chosen(design)
     Path(RATES).write_text(json.dumps(rates, indent=1))
     for count in range(1, len(design.seeds) + 1):
@@ -188,7 +219,7 @@ def stages_known(design: Design) -> Iterator[tuple[str, Protocol]]:
     """As ``stages``, with the first rate of each method where none is chosen yet: it is only counted."""
     rates = {rate_name(p.model.name, m.name): m.lr[0] for p in design.tuning() for m in p.methods}
     rates |= chosen(design)
-    for protocol in design.tuning():
+    for protocol in () if recorded(design) else design.tuning():
         yield f"rates of {protocol.model.name} on {protocol.tasks[0].called}", protocol
     for count in range(1, len(design.seeds) + 1):
         for name in design.parts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from experiments.comparison.run import Design, rate_name
+from experiments.comparison.run import Design, rate_name, recorded
 from experiments.comparison.tasks import LABELLED, ORDER, POOLS
 from foretune.comparison import Protocol, read_protocol
 
@@ -50,6 +51,28 @@ def test_fewer_draws_are_the_same_runs_and_one_draw_claims_nothing(design: Desig
         assert few.seeds == whole.seeds[: len(few.seeds)]
         assert few.methods == whole.methods == one.methods
         assert not one.pairs
+
+
+def test_rates_that_were_measured_elsewhere_are_taken_whole_or_not_at_all(design: Design, tmp_path: Path):
+    path = tmp_path / "rates.jsonl"
+    rows = [
+        {"method": rate_name(p.model.name, m.name), "rate": lr, "dev_nll": [n, n + 0.5], "chosen": n == 0}
+        for p in list(design.tuning())[::2]
+        for m in p.methods
+        for n, lr in enumerate(m.lr)
+    ]
+
+    def written(kept, protocol=design.digest):
+        path.write_text("".join(json.dumps({**row, "protocol": protocol}) + "\n" for row in kept))
+        return recorded(design, path)
+
+    assert recorded(design, path) == {}
+    found = written(rows)
+    assert set(found) == {row["method"] for row in rows}
+    assert found["demo: full"] == [{3e-5: 0, 1e-4: 1, 3e-4: 2}, {3e-5: 0.5, 1e-4: 1.5, 3e-4: 2.5}]
+    assert written(rows, "another") == {}
+    assert written([row for row in rows if row["method"] != "demo: full"]) == {}
+    assert written([{**row, "chosen": False} for row in rows]) == {}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("published_*.yaml")))
