@@ -119,6 +119,16 @@ def test_dev_rows_are_paid_for_out_of_the_shots_and_only_where_something_is_chos
         assert len(found.train) + len(found.dev) == 8
 
 
+def test_a_dev_split_that_nobody_reads_costs_no_labels_though_rates_are_tuned_elsewhere(protocol, kind, other):
+    """All rows are used: of the compared task dev would count as labels, on the tuning task rates are chosen by it."""
+    tasks = [{"source": str(kind), "options": {"dev": str(other), "test": str(other)}}]
+    tuned = [{"source": str(other), "name": "tuned", "options": {"dev": str(kind)}}]
+    asked = protocol(tasks=tasks, shots=[0], tuning_tasks=tuned, tuning_trials=2, tuning_seeds=[100])
+    plan = Plan(asked)
+    assert set(plan.task("kind").splits) == {"train", "test"}
+    assert set(plan.task("tuned").splits) == {"train", "dev"}
+
+
 def test_too_few_rows_for_the_shots_are_refused_before_anything_is_run(protocol):
     with pytest.raises(DataError, match="shots=400"):
         Plan(protocol(shots=[400])).check()

@@ -62,11 +62,13 @@ def asked(protocol, folder: Path) -> Protocol:
 
 @pytest.fixture(scope="module")
 def cells(asked: Protocol, tmp_path_factory: pytest.TempPathFactory) -> Cells:
-    store = tmp_path_factory.mktemp("store")
+    store, elsewhere = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("remembered")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("FORETUNE_STORE", str(store))
+        patched.setenv("FORETUNE_STORE", str(elsewhere))
         made = opened(asked, store=store)
         work(made)
+    assert not list(elsewhere.iterdir())  # stages and teachers' answers belong to the comparison
+    assert {"pretrained", "teachers"} <= {path.name for path in store.iterdir()}
     return made
 
 

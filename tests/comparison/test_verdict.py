@@ -22,6 +22,7 @@ from foretune.errors import UsageError
 from foretune.evaluation import claims, crossed, over_seeds
 from foretune.records import Evaluation
 from foretune.records.verdict import Verdict
+from foretune.report.verdict_warnings import warned
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,19 @@ def test_tuning_on_dev_judges_the_chosen_trial_and_shows_the_expected_best(proto
     assert cell.labels == 8
     (curve,) = verdict.tuning
     assert len(curve.expected) == 2
+
+
+def test_methods_that_did_not_train_alike_are_told_apart_on_the_page(protocol, tmp_path: Path):
+    methods = ["lora", {"name": "full", "schedule": {"steps": 4, "batch_size": 8}}]
+    cells = opened(protocol(methods=methods, allow_unequal=True), store=tmp_path)
+    work(cells)
+    verdict = judge(cells)
+    steps, rows = verdict.flags
+    assert steps == "unequal_budget: lora 3 steps, full 4 steps"
+    assert rows == "unequal_budget: lora 4 rows a batch, full 8 rows a batch"
+    (warning,) = [told for told in warned(verdict) if told.name == "unequal_budget"]
+    assert "as many steps" in warning.meaning
+    assert warning.places == ("lora 3 steps, full 4 steps.", "lora 4 rows a batch, full 8 rows a batch.")
 
 
 def test_rates_may_be_chosen_on_another_task(protocol, kind: Path, other: Path, tmp_path: Path):

@@ -6,7 +6,7 @@ over other tasks is a mean of something else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 
@@ -74,20 +74,24 @@ def _ranked(tables: Mapping[str, Floats], shots: int) -> tuple[Ranking | None, d
 
 
 def fronts(sides: Mapping[Key, Side], methods: Sequence[str], task: str, shots: int) -> list[Front]:
-    """Score against each cost on one task, with the probability that no other method beats both."""
+    """Score against each cost on one task, with the probability that no other method beats both.
+
+    A method in which seeds have no say is there too: with every draw it has the same score, at the same cost.
+    """
     held = [sides[m, task, shots] for m in methods if (m, task, shots) in sides]
-    held = [side for side in held if side.evidence.complete and side.evidence.seeded]
-    seeds = [set(side.evidence.means()) for side in held]
-    if len(held) < 2 or any(other != seeds[0] for other in seeds) or len(grouped(held[0].evidence.means())) < 2:
+    held = [side for side in held if side.evidence.complete and side.evidence.means()]
+    drawn = [set(side.evidence.means()) for side in held if side.evidence.seeded]
+    if len(held) < 2 or not drawn or any(other != drawn[0] for other in drawn) or _count(drawn[0]) < 2:
         return []
     sign = 1.0 if held[0].evidence.greater else -1.0
-    scores = np.stack([sign * grouped(side.evidence.means()) for side in held])
+    scores = np.stack([sign * grouped(_spread(side.evidence, side.evidence.means(), drawn[0])) for side in held])
     made = []
     for cost in COSTS:
         figures = [_spent(side.evidence, cost) for side in held]
         if any(figure is None for each in figures for figure in each.values()):
             continue
-        spent = np.stack([grouped({s: f for s, f in each.items() if f is not None}) for each in figures])
+        known = [{seed: figure for seed, figure in each.items() if figure is not None} for each in figures]
+        spent = np.stack([grouped(_spread(side.evidence, k, drawn[0])) for side, k in zip(held, known, strict=True)])
         chances = front_probability(scores, spent, seed=0)
         points = tuple(
             FrontPoint(side.cell.method, side.cell.score, float(each.mean()), chance)
@@ -97,6 +101,16 @@ def fronts(sides: Mapping[Key, Side], methods: Sequence[str], task: str, shots: 
         first = held[0].evidence
         made.append(Front(task, shots, first.metric, cost, points, first.greater))
     return made
+
+
+def _spread(evidence: Evidence, values: Mapping[Seed, float], seeds: Set[Seed]) -> dict[Seed, float]:
+    """The values of a run in which seeds have no say, for every one of ``seeds``."""
+    return dict(values) if evidence.seeded else dict.fromkeys(seeds, next(iter(values.values())))
+
+
+def _count(seeds: Set[Seed]) -> int:
+    """The draws among ``seeds``, or the initial weights of a single draw, as ``grouped`` has them."""
+    return len(grouped(dict.fromkeys(seeds, 0.0)))
 
 
 def _spent(evidence: Evidence, cost: str) -> dict[Seed, float | None]:

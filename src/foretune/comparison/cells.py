@@ -68,6 +68,7 @@ class Cells:
                 for method in plan.protocol.methods:
                     if method.trained:
                         yield from (job for jobs in plan.tuning_jobs(method, shots).values() for job in jobs)
+        yield from (job for spec in plan.protocol.tasks if (job := plan.zero_shot(spec.called)) is not None)
         for task, shots in plan.grid():
             for at, (data_seed, _) in enumerate(plan.protocol.seeds):
                 yield plan.floors(task, shots, data_seed)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from foretune.comparison.answerable import require_answerable
 from foretune.comparison.methods import Method
 from foretune.comparison.protocol import ALL_ROWS, Protocol, TaskSpec
 from foretune.comparison.texts import Shelf
@@ -26,6 +27,10 @@ from foretune.tasks import Draw, Task, draw
 from foretune.tasks.cut import cut
 from foretune.tasks.keys import hash64, row_keys
 from foretune.training.floor_record import FLOORS
+from foretune.tuners.frozen import Frozen
+
+ZERO_SHOT = "zero-shot"
+"""What the floor is called that an untrained language model sets."""
 
 HEAD = "head"
 """A tuner that trains nothing but the fresh head, whose rate is its own."""
@@ -79,7 +84,6 @@ class Plan:
     _opened: dict[str, Task] = field(default_factory=dict)
     _checkpoints: dict[tuple[str, bool], Checkpoint] = field(default_factory=dict)
     _rows: dict[tuple[str, int], int] = field(default_factory=dict)
-    _built: set[tuple[str, bool]] = field(default_factory=set)
 
     @cached_property
     def specs(self) -> dict[str, TaskSpec]:
@@ -106,31 +110,21 @@ class Plan:
         Raises:
             ForetuneError: the first rule that is broken.
         """
+        heads: set[str] = set()
         for spec in (*self.protocol.tasks, *self.protocol.tuning_tasks):
             task = self.task(spec.called)
             for shots in self.protocol.shots:
                 self.rows(task, shots)
             for method in self.protocol.methods:
-                self.objective(method, task)
+                objective = self.objective(method, task)
                 self.model(method, task)
                 self.config(method, Cell(method.name, task.name, self.protocol.shots[0], 0, 0), None)
-                if self.objective(method, task).language:
-                    self._require_answerable(method, task)
+                if objective.language:
+                    if task.schema.kind not in heads:
+                        build(self.checkpoint(task, True), objective.outputs(2), objective.fresh_head)
+                        heads.add(task.schema.kind)
+                    require_answerable(self, method, task)
         self._require_tuned_apart()
-
-    def _require_answerable(self, method: Method, task: Task) -> None:
-        """The language-model head is there, the pattern fits the rows, and words and demonstrations are sound: found
-        out on the first draw, before other methods have been paid for."""
-        checkpoint, key = self._checkpoint(task, language=True), (task.schema.kind, True)
-        objective = self.objective(method, task)
-        if key not in self._built:
-            build(checkpoint, objective.outputs(len(task.schema.labels)), objective.fresh_head)
-            self._built.add(key)
-        for shots in self.protocol.shots:
-            config = self.config(method, Cell(method.name, task.name, shots, *self.protocol.seeds[0]), None)
-            drawn = draw_rows(task, config.task, config.seeds.data)
-            tables = {"train": drawn.train, "test": drawn.test, **task.ood}
-            make_objective(config.objective).for_task(task.schema, tables, config.seeds, checkpoint)
 
     def _require_tuned_apart(self) -> None:
         """No row that judges may choose a rate, under whatever name its source goes."""
@@ -153,16 +147,22 @@ class Plan:
 
     def seeded(self, method: str, task: str) -> bool:
         """Whether seeds have a say: something is trained, or examples are shown."""
-        made = self.protocol.method(method)
-        return made.trained or self.objective(made, self.task(task)).in_context
+        return self._seeded(self.protocol.method(method), self.task(task))
+
+    def _seeded(self, method: Method, task: Task) -> bool:
+        return method.trained or self.objective(method, task).in_context
 
     def grid(self) -> list[tuple[str, int]]:
         """Every task with every number of shots."""
         return [(spec.called, shots) for spec in self.protocol.tasks for shots in self.protocol.shots]
 
-    def jobs(self, cell: Cell, rates: tuple[float, ...]) -> list[Job]:
-        """The runs that a cell needs, one for each rate; one without a rate where nothing is trained."""
-        method = self.protocol.method(cell.method)
+    def jobs(self, cell: Cell, rates: tuple[float, ...], method: Method | None = None) -> list[Job]:
+        """The runs that a cell needs, one for each rate; one without a rate where nothing is trained.
+
+        Args:
+            method: that of the cell, where it is none of the protocol's.
+        """
+        method = method or self.protocol.method(cell.method)
         budget = self.protocol.tuning_seconds
         seconds = budget / len(rates) if budget is not None and len(rates) > 1 else None
         return [Job(cell, replace(self.config(method, cell, rate), seconds=seconds)) for rate in rates or (None,)]
@@ -190,7 +190,7 @@ class Plan:
             shown = min(options["demonstrations"], self.rows(task, cell.shots))
             classes = max(1, len(task.schema.labels))
             options["demonstrations"] = max(classes, shown // classes * classes) if shown else 0
-        shots = cell.shots if self.seeded(cell.method, cell.task) else asked.shots[0]
+        shots = cell.shots if self._seeded(method, task) else asked.shots[0]
         course: dict[str, Any] = {
             "steps": self.steps(task, cell.shots),
             "evaluations": 1 if asked.selection == "last" else asked.evaluations,
@@ -235,7 +235,7 @@ class Plan:
         language = self.objective(method, task).language
         if self.protocol.forgetting is None or not language or not method.trained:
             return None
-        if self._checkpoint(task, language).family == "encoder-decoder":
+        if self.checkpoint(task, language).family == "encoder-decoder":
             return None
         return self.shelf.held(self.protocol.forgetting, task)
 
@@ -256,6 +256,21 @@ class Plan:
             seeds=Seeds(data=seed),
         )
         return Job(Cell(FLOORS, task, shots, seed, seed), config)
+
+    def zero_shot(self, task: str) -> Job | None:
+        """The job that measures the floor ``ZERO_SHOT``: the untrained model, shown nothing, with the pattern of the
+        first method that has one; None where no method reads with words, or a method of the protocol is just that."""
+        opened, asked = self.task(task), self.protocol
+        bare = next((found for m in asked.methods if (found := self.objective(m, opened).bare) is not None), None)
+        if bare is None:
+            return None
+        method = Method(ZERO_SHOT, Frozen.name, bare.name, objective_options=bare.options)
+        cell = Cell(ZERO_SHOT, task, asked.shots[0], *asked.seeds[0])
+        (job,) = self.jobs(cell, (), method)
+        listed = [m.name for m in asked.methods if not self._seeded(m, opened)]
+        if any(job.digest == each.digest for m in listed for each in self.jobs(replace(cell, method=m), ())):
+            return None
+        return job
 
     def objective(self, method: Method, task: Task) -> Objective:
         """What a method minimises on a task.
@@ -314,8 +329,7 @@ class Plan:
         """
         asked, key = self.protocol, (task.name, shots)
         if key not in self._rows:
-            tuning = task.name in {spec.called for spec in asked.tuning_tasks}
-            ref = self._drawn(task, shots, asked.dev_fraction if tuning else asked.dev_share)
+            ref = self._drawn(task, shots, asked.dev_fraction if self._tunes(task) else asked.dev_share)
             drawn = draw_rows(task, ref, asked.data_seeds[0])
             if ref.dev_fraction and not len(drawn.dev):
                 raise UsageError(
@@ -337,10 +351,14 @@ class Plan:
             test_fraction=self.protocol.test_fraction,
         )
 
-    def _ref(self, task: Task, language: bool) -> ModelRef:
-        return self._checkpoint(task, language).ref
+    def _tunes(self, task: Task) -> bool:
+        return task.name in {spec.called for spec in self.protocol.tuning_tasks}
 
-    def _checkpoint(self, task: Task, language: bool) -> Checkpoint:
+    def _ref(self, task: Task, language: bool) -> ModelRef:
+        return self.checkpoint(task, language).ref
+
+    def checkpoint(self, task: Task, language: bool) -> Checkpoint:
+        """The model, opened, as a language model or as what a head stands on."""
         kind = task.schema.kind
         if (kind, language) not in self._checkpoints:
             asked = replace(self.protocol.model, pooling="none") if language else self.protocol.model
@@ -360,7 +378,7 @@ class Plan:
     def _cut(self, task: Task) -> Task:
         """Without rows that nobody judges, and without a dev split that nobody reads: it would count as labels."""
         asked = self.protocol
-        unread = not asked.dev_share and not asked.tuning_tasks and ALL_ROWS in asked.shots
+        unread = not asked.dev_share and not self._tunes(task) and ALL_ROWS in asked.shots
         return cut(task, asked.test_rows, ("dev",) if unread else (), asked.test_fraction)
 
 

@@ -17,8 +17,9 @@ from foretune.comparison.accounting import cut_short, forgetting, spent
 from foretune.comparison.answers import Floats, read_answers, row_values
 from foretune.comparison.cells import Cells
 from foretune.comparison.contrasts import Key, Side, compare
-from foretune.comparison.evidence import Evidence, estimate, gather, leaks, measure, measured, on_scale
+from foretune.comparison.evidence import ROWS, Evidence, estimate, gather, leaks, measure, measured, on_scale
 from foretune.comparison.flags import raised
+from foretune.comparison.methods import BUDGET
 from foretune.comparison.outside import constant, outside, sets
 from foretune.comparison.plan import FLOORS, Plan
 from foretune.records import RunRecord
@@ -157,7 +158,18 @@ def floors(cells: Cells, task: str, shots: int) -> dict[str, Measured]:
         if not all(math.isfinite(value) for value in means.values()):
             continue
         found[name] = _floor(means, items, records, name, schema.metric)
-    return found
+    return found | _zero_shot(cells, task, schema.metric)
+
+
+def _zero_shot(cells: Cells, task: str, metric: str) -> dict[str, Measured]:
+    """What the untrained model has that is shown nothing: one run for all draws."""
+    job = cells.plan.zero_shot(task)
+    record = None if job is None else cells.record(job)
+    judged = None if record is None else record.evaluations.get("test")
+    if job is None or judged is None or not math.isfinite(value := judged.scores.get(metric, math.nan)):
+        return {}
+    low, high = judged.intervals.get(metric, (math.nan, math.nan))
+    return {job.cell.method: Measured(value, low, high, ROWS, n_seeds=1, n_items=judged.n)}
 
 
 def _floor(
@@ -172,7 +184,7 @@ def _floor(
         return on_scale(measured(estimate(means, items)), metric)
     first = next(iter(records.values())).floors[name]["test"]
     low, high = first.intervals.get(metric, (math.nan, math.nan))
-    return Measured(next(iter(means.values())), low, high, "over test rows", n_seeds=len(means), n_items=first.n)
+    return Measured(next(iter(means.values())), low, high, ROWS, n_seeds=len(means), n_items=first.n)
 
 
 def _usual_trials(cells: Cells, found: Mapping[str, Evidence]) -> int | None:
@@ -205,15 +217,29 @@ def _without_floors(cells: Cells, task: str, shots: int) -> list[MissingCell]:
         record = cells.record(cells.plan.floors(task, shots, seed))
         if record is not None and record.status != "ok":
             failed.setdefault(record.error or record.status, []).append((seed, seed))
-    return [MissingCell(FLOORS, task, shots, tuple(seeds), reason) for reason, seeds in failed.items()]
+    found = [MissingCell(FLOORS, task, shots, tuple(seeds), reason) for reason, seeds in failed.items()]
+    job = cells.plan.zero_shot(task)
+    record = None if job is None else cells.record(job)
+    if job is not None and record is not None and record.status != "ok":
+        reason = f"{job.cell.method}: {record.error or record.status}"
+        found.append(MissingCell(FLOORS, task, shots, ((job.cell.data_seed, job.cell.init_seed),), reason))
+    return found
 
 
 def _whole(cells: Cells) -> tuple[str, ...]:
+    """What the methods did not get alike: trials, steps, rows in a batch."""
     protocol = cells.plan.protocol
-    counts = {method.name: len(protocol.trials(method)) for method in protocol.methods if method.trained}
-    if len(set(counts.values())) < 2:
-        return ()
-    return ("unequal_tuning: " + ", ".join(f"{name} {count} trials" for name, count in counts.items()),)
+    trained = [method for method in protocol.methods if method.trained]
+    trials = {method.name: len(protocol.trials(method)) for method in trained}
+    found = [("unequal_tuning", "trials", trials)]
+    for name, unit in zip(BUDGET, ("steps", "rows a batch"), strict=True):
+        usual = getattr(protocol, name)
+        found.append(("unequal_budget", unit, {m.name: m.schedule.get(name, usual) for m in trained}))
+    return tuple(
+        f"{flag}: " + ", ".join(f"{method} {'by epochs' if n is None else f'{n} {unit}'}" for method, n in own.items())
+        for flag, unit, own in found
+        if len(set(own.values())) > 1
+    )
 
 
 def _notes(cells: Cells) -> tuple[str, ...]:

@@ -76,7 +76,8 @@ def event(kind: str, job: Job, record: RunRecord | None = None) -> Told:
 
 def come_to(plan: Plan) -> str:
     """A digest over all runs but for their rates: the same wherever data and models are."""
-    protocol, found = plan.protocol, list[Job]()
+    protocol = plan.protocol
+    found = [job for spec in protocol.tasks if (job := plan.zero_shot(spec.called)) is not None]
     for task, shots in plan.grid():
         found += [plan.floors(task, shots, seed) for seed in protocol.data_seeds]
         for method in protocol.methods:

@@ -46,7 +46,7 @@ def run(cells: Cells, job: Job, keep_adapters: bool = False) -> RunRecord:
 def measured(cells: Cells, job: Job, keep_adapters: bool = False) -> RunRecord:
     """The record of ``job``, which nobody has appended yet; its files are in its folder. Raises as ``run``."""
     folder = cells.folder(job.digest)
-    record = attempt(job.config, folder, partial(_run, cells.plan, job, folder))
+    record = attempt(job.config, folder, partial(_run, cells, job))
     if not keep_adapters:
         shutil.rmtree(folder / "adapter", ignore_errors=True)
     return record
@@ -64,14 +64,15 @@ def on_node(asked: Mapping[str, Any]) -> tuple[Site, str]:
     return run, come_to(plan)
 
 
-def _run(plan: Plan, job: Job, folder: Path) -> RunRecord:
+def _run(cells: Cells, job: Job) -> RunRecord:
     from foretune.training.floor_record import floor_record
     from foretune.training.run import train
 
+    plan, folder = cells.plan, cells.folder(job.digest)
     task = plan.task(job.cell.task)
     if job.cell.method == FLOORS:
         return floor_record(job.config, task, folder)
-    return train(job.config, task=task, folder=folder, data_dir=plan.data_dir, floors=False)
+    return train(job.config, task=task, folder=folder, data_dir=plan.data_dir, floors=False, store=cells.root)
 
 
 def _work(asked: Mapping[str, Any], say: Say) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from foretune.errors import DataError, UsageError
 from foretune.models import Checkpoint
-from foretune.records import Seeds
+from foretune.records import Part, Seeds
 from foretune.tasks import Task
 from foretune.tasks.schema import Schema
 
@@ -148,6 +148,20 @@ class Objective(ABC):
     def in_context(self) -> bool:
         """Whether examples are shown in the context: then nothing may be trained, and no text may be cut."""
         return False
+
+    @property
+    def bare(self) -> Part | None:
+        """How an untrained language model that is shown nothing reads the same rows: the zero-shot floor beside this
+        objective; None where a head of the task's own answers, which knows nothing untrained."""
+        return None
+
+    def _with(self, *names: str) -> Part:
+        """This objective with those of its options alone that are not as usual."""
+        usual = {
+            field.name: field.default_factory() if callable(field.default_factory) else field.default
+            for field in fields(self)
+        }
+        return Part(self.name, {n: value for n in names if (value := getattr(self, n)) != usual[n]})
 
     @abstractmethod
     def outputs(self, classes: int) -> int:

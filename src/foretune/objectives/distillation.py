@@ -24,7 +24,7 @@ from foretune.models import Checkpoint
 from foretune.objectives.base import Encoded, Objective, Ragged
 from foretune.objectives.pattern import PatternObjective
 from foretune.objectives.taught import Lesson, divergence
-from foretune.records import Seeds
+from foretune.records import Part, Seeds
 from foretune.tasks import Task
 from foretune.tasks.keys import hash64
 from foretune.tasks.schema import Schema
@@ -84,6 +84,10 @@ class Distillation(Objective):
     @property
     def pools(self) -> bool:
         return True
+
+    @property
+    def bare(self) -> Part:
+        return self._reader(0).bare
 
     def outputs(self, classes: int) -> int:
         return 0

@@ -30,7 +30,7 @@ from foretune.objectives.verbalizers import (
     masked_frames,
     require_distinct,
 )
-from foretune.records import Seeds
+from foretune.records import Part, Seeds
 from foretune.tasks.prompts import Pattern, check_unseen, context, draw_shown, find_pattern, words_for
 from foretune.tasks.schema import Schema
 
@@ -104,6 +104,10 @@ class PatternObjective(Objective):
     @property
     def in_context(self) -> bool:
         return self.demonstrations > 0
+
+    @property
+    def bare(self) -> Part:
+        return self._with("pattern", "words", "tokens", "normalise", "calibrate")
 
     def outputs(self, classes: int) -> int:
         return 0

@@ -18,6 +18,7 @@ import numpy as np
 from foretune.errors import DataError, UsageError
 from foretune.models import Checkpoint
 from foretune.objectives.base import Encoded, Objective, Ragged, pad, slices
+from foretune.records import Part
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +71,10 @@ class Response(Objective):
             )
         seq2seq = checkpoint.family == "encoder-decoder"
         return replace(self, max_new_tokens=new, seq2seq=seq2seq, pad_id=int(checkpoint.tokenizer.pad_token_id or 0))
+
+    @property
+    def bare(self) -> Part:
+        return self._with("max_new_tokens", "chat", "separator")
 
     def outputs(self, classes: int) -> int:
         return 0

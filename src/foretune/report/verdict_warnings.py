@@ -20,6 +20,7 @@ MEANINGS = {
     "ood_at_chance": "Out of domain it is not shown to be above blind guessing.",
     "selected_on_test": "Something was chosen by looking at test rows: the score is optimistic.",
     "unequal_tuning": "The methods did not get the same effort of tuning.",
+    "unequal_budget": "The methods did not train for as many steps, or on batches as large.",
     "eval_text_in_train": "Texts that are tested on were also trained on.",
     "label_budget_exceeded": "More labels were used than the budget allows.",
     "nan": "Some outputs are no number, so that there is no score.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretune.errors import DataError, ModelError, UsageError
@@ -15,7 +16,7 @@ from foretune.records import UNLABELLED, RunConfig, Schedule
 from foretune.tasks import Draw, Task, draw
 from foretune.training.engine import Engine, make_accelerator
 from foretune.training.surroundings import stream
-from foretune.training.teaching import Lessons, ask
+from foretune.training.teaching import TEACHERS, Lessons, ask
 from foretune.tuners import Tuner
 from foretune.tuners import make as make_tuner
 
@@ -54,13 +55,16 @@ class Prepared:
     initial_hash: str
 
 
-def prepare(config: RunConfig, task: Task | None = None, data_dir: str | None = None) -> Prepared:
+def prepare(
+    config: RunConfig, task: Task | None = None, data_dir: str | None = None, store: Path | None = None
+) -> Prepared:
     """Open the task and the checkpoint, draw the rows, build and attach, tokenise.
 
     Args:
         config: what to run.
         task: the task, where it is already open (or has no file, ``source="memory"``).
         data_dir: where catalog tasks lie.
+        store: where a teacher's answers are kept; None: the folder of remembered runs.
 
     Raises:
         DataError, ModelError, ResourceError, UsageError: before any weights are read wherever that can be known.
@@ -94,7 +98,8 @@ def prepare(config: RunConfig, task: Task | None = None, data_dir: str | None = 
     lesson = objective.lesson(task, tables, config.seeds, checkpoint, data_dir)
     lessons = None
     if lesson is not None:
-        lessons = ask(lesson, network.module, tables, checkpoint, accelerator.device)
+        place = store / TEACHERS if store else None
+        lessons = ask(lesson, network.module, tables, checkpoint, accelerator.device, place)
     bare = tuner.attach(network.module, network.fresh)
     bare.to(accelerator.device)
     virtual = tuner.virtual_tokens(bare)

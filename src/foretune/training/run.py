@@ -28,7 +28,7 @@ from foretune.training.prepare import Prepared, prepare
 from foretune.training.probe import require_room
 from foretune.training.progress import Progress
 from foretune.training.references import judge_teacher, told
-from foretune.training.stages import pretrained
+from foretune.training.stages import STAGES, pretrained
 from foretune.training.state import State
 from foretune.training.surroundings import is_main, surroundings
 
@@ -49,6 +49,7 @@ def train(
     until: int | None = None,
     pause: bool = False,
     seen: Mapping[str, float] | None = None,
+    store: Path | None = None,
 ) -> RunRecord:
     """Run ``config`` from rows to record.
 
@@ -64,6 +65,7 @@ def train(
         until: train no further than this step, as if the time were over then. None is the full run.
         pause: stop there unjudged, with the status ``stopped``; the same call with a later step goes on.
         seen: the landmarks of the task, where they are known; otherwise they are measured with the floors.
+        store: where stages and teachers' answers are kept for other runs; None: the folder of remembered runs.
 
     Raises:
         ForetuneError: what went wrong, in words. The folder then holds a record with the status ``stopped``,
@@ -75,11 +77,14 @@ def train(
     try:
         if config.pretraining is not None:
             task = task if task is not None else Task.from_ref(config.task, data_dir=data_dir)
-            config, stage = pretrained(config, task, data_dir=data_dir, progress=progress, save_every=save_every)
+            place = store / STAGES if store else None
+            config, stage = pretrained(
+                config, task, folder=place, data_dir=data_dir, progress=progress, save_every=save_every
+            )
             note.keep(replace(note.record, stage=stage))
         with watch("setup"):
             progress.phase("preparing the data and the model")
-            memory, run = _prepare(config, task, data_dir)
+            memory, run = _prepare(config, task, data_dir, store)
             note.keep(_describe(note.record, run))
             held = held_texts(run, data_dir)
             require_room(run)
@@ -226,13 +231,15 @@ class _Note:
         self.keep(replace(self.so_far(), status=status, error=f"{type(error).__name__}: {error}", finished=_now()))
 
 
-def _prepare(config: RunConfig, task: Task | None, data_dir: str | None) -> tuple[PeakMemory, Prepared]:
+def _prepare(
+    config: RunConfig, task: Task | None, data_dir: str | None, store: Path | None
+) -> tuple[PeakMemory, Prepared]:
     import peft  # noqa: F401 - libraries are no part of what a run takes
     import torch
     import transformers  # noqa: F401
 
     memory = PeakMemory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    return memory, prepare(config, task, data_dir)
+    return memory, prepare(config, task, data_dir, store)
 
 
 def _describe(record: RunRecord, run: Prepared) -> RunRecord:

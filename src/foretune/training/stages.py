@@ -47,6 +47,9 @@ STEPS, LR, BATCH_SIZE = 500, 1e-4, 32
 """What is not asked. The length and the batch are our choice, the rate is that of task-adaptive pretraining of RoBERTa
 (Gururangan et al. 2020, appendix)."""
 
+STAGES = "pretrained"
+"""The folder of stages in a store."""
+
 MODEL, DONE = "model", "stage.json"
 
 
@@ -107,7 +110,7 @@ def pretrained(
     """
     asked = config.pretraining
     assert asked is not None
-    place = (folder or default_folder() / "pretrained") / asked.digest
+    place = (folder or default_folder() / STAGES) / asked.digest
     with _alone(place):
         make_accelerator().wait_for_everyone()
         stage = _found(place)

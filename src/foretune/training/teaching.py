@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+TEACHERS = "teachers"
+"""The folder of kept answers in a store."""
+
 FORMAT = 2
 """Of the kept answers; in the first one the seconds of the references were among those of learning."""
 
@@ -86,7 +89,7 @@ def ask(
             "format": FORMAT,
         }
     )
-    path = (folder or default_folder() / "teachers") / f"{key}.safetensors"
+    path = (folder or default_folder() / TEACHERS) / f"{key}.safetensors"
     found = _read(path, key)
     if found is None:
         model.to(device).eval()
