@@ -99,15 +99,17 @@ def killing(running: Callable[[], psutil.Process]) -> Iterator[tuple[list[Any], 
 
 
 @pytest.fixture(scope="session")
-def kill_workers() -> Callable[..., None]:
-    """``kill_workers(room, asked, warm, out, kills, seed)``: see ``killed_workers.py``."""
+def kill_workers() -> Callable[..., int]:
+    """``kill_workers(room, asked, warm, out, kills, seed)``: see ``killed_workers.py``; how often it killed."""
 
-    def run(room: str, asked: Any, warm: Any, out: Path, kills: int, seed: int) -> None:
+    def run(room: str, asked: Any, warm: Any, out: Path, kills: int, seed: int) -> int:
         plain = [json.dumps(each.to_json()) for each in (asked, warm)]
         words = [sys.executable, str(Path(__file__).parent / "tests" / "killed_workers.py"), room, *plain]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         words += [str(out), str(kills), str(seed)]
         done = subprocess.run(words, capture_output=True, encoding="utf-8", env=env, timeout=280)
         assert done.returncode == 0, done.stderr
+        killed: int = json.loads(done.stdout.splitlines()[-1])["kills"]
+        return killed
 
     return run

@@ -84,14 +84,15 @@ def main(room: str, asked: str, warm: str, out: str, kills: str, seed: str) -> N
     begun = time.monotonic()
     whole = finish(*start(work, opened(wanted, store=Path(out) / "whole")))
     each = (time.monotonic() - begun) / whole.count("e")
-    ended = 0
+    ended = killed = 0
     for i in range(int(kills)):
         resumed = opened(wanted, store=Path(out) / "killed")
         if not resumed.missing():
             break
         ended += kill([start(work, resumed) for _ in range(1 + i % 2)], rng.uniform(0.0, 1.2 * each))
+        killed += 1
     last = finish(*start(work, opened(wanted, store=Path(out) / "killed")))
-    print(json.dumps({"whole": whole, "before": ended, "last": last}), flush=True)
+    print(json.dumps({"whole": whole, "before": ended, "last": last, "kills": killed}), flush=True)
 
 
 if __name__ == "__main__":

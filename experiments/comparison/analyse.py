@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,15 @@ def export(design: Design, work: Path) -> None:
     for part in design.parts:
         whole = whole_seeds(design, part, rates)
         cells = cells_of(design.part(part, rates))
-        for job in cells.known():
+        for job in {job.digest: job for job in cells.known()}.values():
             record = cells.record(job)
             if record is not None:
                 runs.append({"part": part, **vars(job.cell), "rate": job.rate, **flat(record), **stamp})
         if whole:
             from foretune.comparison.verdict import judge
 
-            verdict = judge(cells_of(design.part(part, rates, whole)))
+            judged = judge(cells_of(design.part(part, rates, whole)))
+            verdict = replace(judged, notes=(*judged.notes, design.about_rates()))
             text = json.dumps(verdict.to_json(), ensure_ascii=False, allow_nan=False)
             (RESULTS / f"{part}.json").write_text(text + "\n", encoding="utf-8")
     lines(RUNS, runs)

@@ -90,6 +90,17 @@ class Design:
                 fields["tuning_trials"] = len(made[0]["lr"])
                 yield self._protocol(mine[0], [task], made, fields)
 
+    def about_rates(self) -> str:
+        """What every table has to say of them."""
+        asked = self.plain["tuning"]["settings"]
+        tried = next(len(method["lr"]) for method in self.plain["methods"].values() if "lr" in method)
+        names = " and ".join(self.plain["tuning"]["tasks"])
+        return (
+            f"The rate of every method that trains is the best of {tried} by the dev loss of one draw of {names}, "
+            f"{asked['shots'][0]} labels per class each, which are in no table: no cell counts these runs, their "
+            "seconds or their labels."
+        )
+
     def _method(self, name: str, part: Mapping[str, Any], pool: str) -> dict[str, Any]:
         paired = not {"cola", "order"} & set(part["tasks"])
         told = {"@pattern": self.plain["patterns"]["pair" if paired else "single"], "@pool": pool}
@@ -172,7 +183,8 @@ def chosen(design: Design) -> dict[str, float]:
 
 
 def set_up(design: Design, work: Path, data: str, model: Path) -> None:
-    """Tasks, link and stamp; refuses a folder that another protocol or another model made."""
+    """Tasks, link and stamp; refuses a folder that another protocol or another model made. The stamp lists the code of
+    every start."""
     from foretune.models.locate import fingerprint
 
     tasks.write(work, data)
@@ -181,10 +193,11 @@ def set_up(design: Design, work: Path, data: str, model: Path) -> None:
         link.symlink_to(model.resolve(), target_is_directory=True)
     stamp = {"protocol": design.digest, "model": fingerprint(link.resolve())}
     path = work / STAMP
-    made = json.loads(path.read_text()) if path.exists() else {**stamp, "code": code_hash()}
+    made = json.loads(path.read_text()) if path.exists() else {**stamp, "code": ""}
     if {name: made[name] for name in stamp} != stamp:
         raise SystemExit(f"`{path}` says {made}, but this is {stamp}: name another --work.")
-    path.write_text(json.dumps(made))
+    ran = dict.fromkeys([*made["code"].split(), code_hash()])
+    path.write_text(json.dumps({**stamp, "code": " ".join(ran)}))
 
 
 def stages(design: Design) -> Iterator[tuple[str, Protocol]]:

@@ -143,7 +143,7 @@ def check_killed(plan: CollectionPlan, scores: Any, out: Path) -> None:
 def test_a_collection_killed_twice_ends_with_the_same_runs(plan, scores, kill_workers, tmp_path: Path):
     asked = plan(configs=3, repeats=0)
     asked = replace(asked, tasks=asked.tasks[:1])
-    kill_workers("collection", asked, replace(asked, configs=2), tmp_path, kills=2, seed=1)
+    assert kill_workers("collection", asked, replace(asked, configs=2), tmp_path, kills=2, seed=1)
     check_killed(asked, scores, tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_a_collection_killed_twice_ends_with_the_same_runs(plan, scores, kill_wo
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
 def test_a_collection_killed_twenty_times_ends_with_the_same_runs(plan, scores, kill_workers, tmp_path: Path):
     asked = plan(configs=12, steps=[10, 20])
-    kill_workers("collection", asked, plan(configs=2, repeats=0), tmp_path, kills=20, seed=0)
+    assert kill_workers("collection", asked, plan(configs=2, repeats=0), tmp_path, kills=20, seed=0) == 20
     check_killed(asked, scores, tmp_path)
 
 

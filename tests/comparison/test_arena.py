@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from foretune.comparison import Protocol, compare
@@ -23,6 +28,7 @@ from foretune.records import Part
 from foretune.records.verdict import Verdict
 from foretune.store.claims import claim
 from foretune.store.folder import read_run
+from foretune.testing import toys
 
 
 def tables(verdict: Verdict) -> str:
@@ -196,7 +202,7 @@ def check_killed(protocol: Protocol, out: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
 def test_a_comparison_killed_a_few_times_ends_with_the_same_tables(protocol, kill_workers, tmp_path: Path):
     asked = protocol(methods=["lora"], contrasts="none")
-    kill_workers("comparison", asked, shortest(asked), tmp_path, kills=4, seed=1)
+    assert kill_workers("comparison", asked, shortest(asked), tmp_path, kills=4, seed=1)
     check_killed(asked, tmp_path)
 
 
@@ -204,9 +210,47 @@ def test_a_comparison_killed_a_few_times_ends_with_the_same_tables(protocol, kil
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
 def test_a_comparison_killed_twenty_times_ends_with_the_same_tables(protocol, kill_workers, tmp_path: Path):
     asked = protocol(
-        methods=["lora", "full", "adaptive"], shots=[4, 8], data_seeds=[0, 1, 2, 3], steps=30, selection="dev"
+        methods=["lora", "full", "adaptive"], shots=[4, 8], data_seeds=[0, 1, 2, 3], steps=30, tuning_trials=2
     )
-    kill_workers("comparison", asked, shortest(asked), tmp_path, kills=20, seed=0)
+    assert kill_workers("comparison", asked, shortest(asked), tmp_path, kills=20, seed=0) == 20
+    check_killed(asked, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_500)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
+def test_the_command_killed_twenty_times_ends_with_the_same_tables(protocol, tmp_path: Path):
+    """The command and its workers, all at once, at random moments; with a stage, a teacher and trials."""
+    llama = toys.checkpoint(tmp_path / "llama", "llama", max_position_embeddings=256)
+    (tmp_path / "texts.txt").write_text("\n".join(f"one {a} film of {b}" for a in toys.WORDS for b in toys.WORDS[:9]))
+    read = {"pattern": "{text} {answer}", "words": {"good": "good", "bad": "bad"}}
+    asked = protocol(
+        model=str(llama),
+        methods=[
+            {"name": "lora", "pretrain": {"source": str(tmp_path / "texts.txt"), "steps": 10}},
+            {"name": "pattern", "objective_options": read},
+            {"name": "distillation", "objective_options": {**read, "demonstrations": 2, "sets": 1}},
+        ],
+        shots=[4, 8],
+        data_seeds=[0, 1, 2],
+        tuning_trials=2,
+        contrasts="all",
+    )
+    (tmp_path / "protocol.yaml").write_text(asked.to_yaml())
+    command = [sys.executable, "-m", "foretune", "compare", "protocol.yaml", "--store", "killed", "--workers", "2"]
+    rng = random.Random(0)
+    for _ in range(20):
+        process = subprocess.Popen(
+            command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not psutil.Process(process.pid).children():
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0.0, 6.0))
+        assert process.poll() is None, "the comparison is too short to be killed so often"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    work(opened(asked, store=tmp_path / "whole"))
     check_killed(asked, tmp_path)
 
 

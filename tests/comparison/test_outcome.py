@@ -64,6 +64,16 @@ def two_classes(train: pa.Table, test: pa.Table, hans: pa.Table, folder: Path) -
     }
 
 
+def safe(name: str, folder: Path) -> str:
+    """A model whose repository holds pickled weights alone, which are not loaded: written anew, as the refusal says."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = folder / name.replace("/", "-")
+    AutoModelForCausalLM.from_pretrained(name).save_pretrained(place)
+    AutoTokenizer.from_pretrained(name).save_pretrained(place)
+    return str(place)
+
+
 def only(protocol: Protocol, store: Path) -> CellResult:
     cells = opened(protocol, store=store)
     work(cells)
@@ -77,9 +87,9 @@ def only(protocol: Protocol, store: Path) -> CellResult:
 @pytest.mark.slow
 @pytest.mark.timeout(7_200)
 def test_check_15_opt_125m_on_all_of_cola_reaches_an_accuracy_of_78_to_82(tmp_path: Path):
-    by_accuracy = {"source": "cola", "options": {"metric": "accuracy"}}
-    assert 0.78 <= only(vanilla("facebook/opt-125m", by_accuracy), tmp_path).score.value <= 0.82
-    assert only(vanilla("facebook/opt-125m", "cola"), tmp_path).score.value > 0.4
+    model, by_accuracy = safe("facebook/opt-125m", tmp_path), {"source": "cola", "options": {"metric": "accuracy"}}
+    assert 0.78 <= only(vanilla(model, by_accuracy), tmp_path).score.value <= 0.82
+    assert only(vanilla(model, "cola"), tmp_path).score.value > 0.4
 
 
 @pytest.mark.gpu
@@ -90,7 +100,7 @@ def test_check_15_opt_1_3b_with_16_rows_scores_62_on_two_classes_of_mnli_and_cha
     """62 +- 4 was measured by others; on HANS models of this size are expected to guess."""
     _, splits, ood = catalog.open("mnli")
     task = two_classes(splits["train"], splits["test"], ood["hans"], tmp_path)
-    made = only(few_shot("facebook/opt-1.3b", task, test_rows=2_000), tmp_path)
+    made = only(few_shot(safe("facebook/opt-1.3b", tmp_path), task, test_rows=2_000), tmp_path)
     assert made.score.value == pytest.approx(0.62, abs=0.04)
     assert made.outside[0].score.value == pytest.approx(0.5, abs=0.05)
 

@@ -19,9 +19,10 @@ from foretune.comparison.tuning import chosen, chosen_rate, merit
 from foretune.comparison.verdict import judge
 from foretune.comparison.worker import work
 from foretune.errors import UsageError
-from foretune.evaluation import claims, crossed, over_seeds
+from foretune.evaluation import claims, crossed, mcnemar, over_seeds, paired_t, sign_flip
 from foretune.records import Evaluation
 from foretune.records.verdict import Verdict
+from foretune.report import verdict_tables
 from foretune.report.verdict_warnings import warned
 
 
@@ -65,6 +66,19 @@ def test_the_contrast_is_the_paired_crossed_difference_adjusted_in_its_family(ve
     assert found.kind == expected.kind
     assert found.contrasts == 1
     assert set(found.ratios) == {"seconds", "peak_bytes", "trainable_parameters"}
+
+
+def test_other_tests_stand_beside_a_contrast_and_claim_nothing(verdict: Verdict, done: Cells):
+    (found,) = [c for c in verdict.contrasts if c.measure == "score"]
+    first, second = matrix(done, "lora"), matrix(done, "full")
+    means = first.mean(axis=1), second.mean(axis=1)
+    assert found.others.sign_flip_p == sign_flip(*means).p
+    assert found.others.over_seeds.value == pytest.approx(paired_t(*means).value)
+    assert found.others.mcnemar_p == tuple(mcnemar(a, b).p for a, b in zip(first, second, strict=True))
+    assert found.turned().others.over_seeds.value == -found.others.over_seeds.value
+    table = verdict_tables.other_tests(verdict, "kind")
+    assert f"of {len(first)}\N{NO-BREAK SPACE}runs" in table.rows[0][-1]
+    assert table.columns[-1].name == "McNemar"
 
 
 def test_every_cell_has_floors_on_the_same_rows(verdict: Verdict):

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foretune.comparison.evidence import Evidence, common, measured, paired
+from foretune.comparison.evidence import Evidence, beside, common, measured, paired
 from foretune.comparison.flags import forbids
 from foretune.evaluation import Claim, Estimate, at_level, claims
 from foretune.records.verdict import SCORE, CellResult, Contrast, Measured
@@ -91,6 +91,7 @@ def _contrast(
         "margin": margin,
         "ratios": ratios(first.cell, second.cell),
         "flags": tuple(f"{side.cell.method}: {flag}" for side in (first, second) for flag in side.cell.flags),
+        "others": beside(first.evidence, second.evidence, split),
         "refused": absent or (f"{silent} has no score" if silent else _forbidden(first.cell, second.cell)),
     }
     if claim is None or difference is None:

@@ -18,9 +18,9 @@ from foretune.comparison.cells import Cells
 from foretune.comparison.flags import RunFacts
 from foretune.comparison.plan import Cell
 from foretune.errors import UsageError
-from foretune.evaluation import METRICS, Estimate, crossed, over_seeds
+from foretune.evaluation import METRICS, Estimate, crossed, mcnemar, over_seeds, paired_t, sign_flip
 from foretune.records import RunRecord
-from foretune.records.verdict import Measured
+from foretune.records.verdict import Measured, OtherTests
 from foretune.tasks import Schema, Task
 from foretune.tasks.keys import row_keys
 
@@ -222,6 +222,31 @@ def paired(first: Evidence, second: Evidence, split: str = "test") -> Estimate |
             )
         return crossed(sign * tables[0], sign * tables[1])
     return over_seeds(np.round(sign * (one - two), 9))
+
+
+def beside(first: Evidence, second: Evidence, split: str = "test") -> OtherTests | None:
+    """The same difference by the tests that no claim rests on; None without two seeds."""
+    seeds, _ = common(first, second, split)
+    sign = 1.0 if first.greater else -1.0
+    one, two = (sign * grouped(_on(side, seeds, split)[0]) if seeds else np.zeros(0) for side in (first, second))
+    if len(one) < 2:
+        return None
+    right = [_right(side, seeds, split) for side in (first, second)]
+    return OtherTests(
+        measured(paired_t(one, two)),
+        sign_flip(one, two).p,
+        tuple(mcnemar(a, b).p for a, b in zip(*right, strict=True) if a.shape == b.shape),
+    )
+
+
+def _right(side: Evidence, seeds: Sequence[Seed], split: str) -> list[Floats]:
+    """For each of ``seeds`` which rows were answered rightly; none where a row has no label to be right about."""
+    if side.schema.kind not in ("classification", "choice"):
+        return []
+    held = {run.seed: run.answers[split].correct for run in side.runs if run.ok and split in run.answers}
+    if not side.seeded and held:
+        return [next(iter(held.values()))] * len(seeds)
+    return [held[seed] for seed in seeds] if set(seeds) <= set(held) else []
 
 
 def _on(side: Evidence, seeds: Sequence[Seed], split: str) -> tuple[dict[Seed, float], dict[Seed, Floats] | None]:

@@ -166,6 +166,22 @@ class CellResult:
 
 
 @dataclass(frozen=True)
+class OtherTests:
+    """A contrast by other tests, none of them adjusted; no claim rests on them.
+
+    Attributes:
+        over_seeds: Student's t over the differences seed by seed, with its p: new seeds on these test rows.
+        sign_flip_p: of the sign-flip test of the same differences, which trusts no bell curve.
+        mcnemar_p: within each run, of the two models' answers row by row: new rows for these two models alone; none
+            where an answer is not simply right or wrong.
+    """
+
+    over_seeds: Measured
+    sign_flip_p: float
+    mcnemar_p: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Contrast:
     """Two methods side by side.
 
@@ -185,6 +201,7 @@ class Contrast:
         ratios: cost (``seconds`` of learning, ``peak_bytes``, ``trainable_parameters``) -> first over second.
         flags: of both sides, ``method: name: figures``.
         refused: why nothing is claimed whatever the figures are; None where nothing forbids a claim.
+        others: what other tests say; None where there are no two seeds.
     """
 
     first: str
@@ -205,6 +222,7 @@ class Contrast:
     ratios: Mapping[str, float] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
     refused: str | None = None
+    others: OtherTests | None = None
 
     @property
     def kind(self) -> Kind:
@@ -236,6 +254,7 @@ class Contrast:
             difference=_negated(self.difference),
             unadjusted=None if self.unadjusted is None else _negated(self.unadjusted),
             ratios={name: 1 / ratio for name, ratio in self.ratios.items() if ratio},
+            others=None if self.others is None else replace(self.others, over_seeds=_negated(self.others.over_seeds)),
         )
 
     @property

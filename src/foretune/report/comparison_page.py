@@ -117,7 +117,7 @@ class TaskView:
     scores: Table
     details: Table
     costs: tuple[Table, ...]
-    contrasts: Table | None
+    contrasts: tuple[Table, ...]
     leading: tuple[Picture, ...]
     fronts: tuple[Picture, ...]
     forests: tuple[Picture, ...]
@@ -198,7 +198,7 @@ def _task(verdict: Verdict, i: int, task: str) -> TaskView:
         tables.scores(verdict, task),
         tables.details(verdict, task),
         (tables.costs(verdict, task), tables.times(verdict, task)),
-        tables.contrasts(verdict, task),
+        tuple(t for t in (tables.contrasts(verdict, task), tables.other_tests(verdict, task)) if t is not None),
         (*curves, *first, *tuned),
         tuple(picture for _, picture in drawn if picture not in first),
         _forests(verdict, task, f"forest-{i}", SCORE),

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from foretune.records import CellResult, Contrast, Measured, MissingCell, Verdict
+from foretune.records import CellResult, Contrast, Measured, MissingCell, OtherTests, Verdict
 from foretune.report import units
 from foretune.report import verdict_words as words
 from foretune.report.tables import Table
@@ -20,6 +20,7 @@ from foretune.report.tables import Table
 FIELDS = (
     *("what", "task", "shots", "method", "against", "name", "metric", "value", "low", "high", "interval", "level"),
     *("seeds", "items", "tasks", "p", "adjusted_p", "contrasts", "claim", "detectable", "margin", "equivalence_p"),
+    *("over_seeds_p", "sign_flip_p", "mcnemar_p"),
     *("runs", "runs_ok", "labels", "trainable_parameters", "adapter_bytes", "peak_bytes", "train_seconds"),
     *("pretraining_seconds", "teacher_seconds", "seconds"),
     *("tokens", "prompt_tokens", "item_seconds", "flags"),
@@ -213,7 +214,18 @@ def _contrast(contrast: Contrast) -> dict[str, object]:
         "detectable": contrast.detectable,
         "margin": contrast.margin,
         "equivalence_p": contrast.equivalence_p,
+        **_other_tests(contrast.others),
         "flags": "; ".join(contrast.flags),
+    }
+
+
+def _other_tests(others: OtherTests | None) -> dict[str, object]:
+    if others is None:
+        return {}
+    return {
+        "over_seeds_p": others.over_seeds.p,
+        "sign_flip_p": others.sign_flip_p,
+        "mcnemar_p": "; ".join(f"{p:.4g}" for p in others.mcnemar_p),
     }
 
 

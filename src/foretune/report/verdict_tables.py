@@ -129,6 +129,29 @@ def contrasts(verdict: Verdict, task: str) -> Table | None:
     return _lean(caption, tuple(map(Column, headings, kinds)), rows)
 
 
+def other_tests(verdict: Verdict, task: str) -> Table | None:
+    """The contrasts on a task by the tests that no claim rests on; None where there are no two seeds."""
+    found = [(each, each.others) for each in verdict.contrasts if each.task == task and each.others is not None]
+    if not found:
+        return None
+    rows = [
+        (
+            *_contrast(each)[:3],
+            words.difference(each.metric, others.over_seeds),
+            words.p_value(others.over_seeds.p, equals=False),
+            words.p_value(others.sign_flip_p, equals=False),
+            _within(others.mcnemar_p, each.alpha),
+        )
+        for each, others in found
+    ]
+    headings = ("First minus second", "Of", "Labels", "Difference, t over seeds", "Its p", "Sign-flip p", "McNemar")
+    caption = (
+        f"The same contrasts on {_short(task)} by other tests, not adjusted and without a say in any claim: new seeds "
+        "on these rows, and within each run new rows"
+    )
+    return _lean(caption, tuple(map(Column, headings, ("user", "user", *("number",) * 5))), rows)
+
+
 def across(verdict: Verdict, shots: int) -> Table | None:
     """Methods and floors over all tasks with one label budget; None where nothing was summarised."""
     found = [summary for summary in verdict.across if summary.shots == shots]
@@ -238,7 +261,7 @@ def every(verdict: Verdict) -> Iterator[Table]:
     found = [make(verdict, shots) for make in (across, improvement) for shots in verdict.shots]
     found.append(contrasts(verdict, ALL))
     for task in verdict.tasks:
-        found += [make(verdict, task) for make in (scores, details, costs, times, contrasts)]
+        found += [make(verdict, task) for make in (scores, details, costs, times, contrasts, other_tests)]
     found += [*outside(verdict), *parts(verdict), fronts(verdict)]
     return (table for table in found if table is not None)
 
@@ -306,6 +329,12 @@ def _contrast(contrast: Contrast) -> tuple[str, ...]:
         units.difference(contrast.metric, contrast.detectable).removeprefix("+"),
         KINDS[contrast.kind],
     )
+
+
+def _within(p: Sequence[float], alpha: float) -> str:
+    if not p:
+        return units.NONE
+    return f"p ≤ {alpha:g} in {sum(each <= alpha for each in p)} of {units.plural(len(p), 'run')}"
 
 
 def _ratio(contrast: Contrast, name: str) -> str:
