@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from foretune.comparison import Method, Protocol
 from foretune.comparison.methods import method, names
-from foretune.comparison.protocol import ALL_ROWS
+from foretune.comparison.protocol import ALL_ROWS, shorter
 from foretune.errors import DataError, UsageError
 from foretune.tuners import TUNERS
 
@@ -157,6 +157,28 @@ def test_bad_input_is_refused_with_rule_values_and_way_out(change: dict[str, Any
         made(**change)
     for part in says:
         assert part in str(caught.value)
+
+
+def test_a_first_look_takes_one_budget_one_rate_and_methods_that_train():
+    asked = made(
+        tasks=["cola", "rte"],
+        methods=["zero-shot", "icl", "full", "lora", "head"],
+        shots=[2, 16, 64],
+        data_seeds=range(10),
+        tuning_trials=8,
+        tuning_tasks=["wnli"],
+        tuning_seconds=60,
+        contrasts=[["full", "lora"], ["icl", "full"]],
+    )
+    short = shorter(asked, steps=40, tasks=3, methods=2, seeds=3, test_rows=200)
+    assert [method.name for method in short.methods] == ["full", "lora"]
+    assert (short.shots, short.data_seeds, short.tuning_trials) == ((2,), (0, 1, 2), 1)
+    assert short.pairs == (("full", "lora"),)
+    assert short.digest != asked.digest
+    few = shorter(
+        made(methods=["zero-shot", "icl"], contrasts="none"), steps=1, tasks=1, methods=1, seeds=2, test_rows=9
+    )
+    assert [method.name for method in few.methods] == ["zero-shot"]
 
 
 def test_unequal_budgets_are_possible_when_they_are_said():

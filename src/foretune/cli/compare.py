@@ -84,7 +84,8 @@ def compare(
         bool, _option(Rules, "Let methods differ in trials, steps or batches, and say so.", "--allow-unequal")
     ] = False,
     profile: Annotated[
-        str | None, _option(Run, "cpu-small: 3 tasks, 2 methods, 3 seeds, 40 steps, 200 test rows, for a first look.")
+        str | None,
+        _option(Run, "cpu-small, a first look: 3 tasks, 2 methods, 1 budget, 3 seeds, 1 rate, 40 steps."),
     ] = None,
     out: Annotated[Path | None, _option(Run, "Folder of the report; default: comparisons/<task>-<identity>.")] = None,
     store: Annotated[Path | None, _option(Run, "Where runs are remembered (also FORETUNE_STORE).")] = None,

@@ -206,6 +206,18 @@ def common(first: Evidence, second: Evidence, split: str = "test") -> tuple[list
 
 def paired(first: Evidence, second: Evidence, split: str = "test") -> Estimate | None:
     """First minus second on the common seeds, turned so that more is better; None without two seeds."""
+    found = differences(first, second, split)
+    return None if found is None else interval(found)
+
+
+def interval(found: Floats) -> Estimate:
+    """The crossed interval of differences ``(seeds, items)``, Student's t of ``(seeds,)``."""
+    return crossed(found) if found.ndim > 1 else over_seeds(np.round(found, 9))
+
+
+def differences(first: Evidence, second: Evidence, split: str = "test") -> Floats | None:
+    """First minus second on the common seeds, turned so that more is better: ``(seeds, items)``, or ``(seeds,)`` where
+    rows have no values of their own; None without two seeds."""
     seeds, _ = common(first, second, split)
     sides = [_on(side, seeds, split) for side in (first, second)]
     sign = 1.0 if first.greater else -1.0
@@ -220,8 +232,8 @@ def paired(first: Evidence, second: Evidence, split: str = "test") -> Estimate |
                 f"`{first.method}` and `{second.method}` were judged on {tables[0].shape[1]} and {tables[1].shape[1]} "
                 f"rows of `{first.task}`. Delete their folders in the store's `cells` and run again."
             )
-        return crossed(sign * tables[0], sign * tables[1])
-    return over_seeds(np.round(sign * (one - two), 9))
+        return sign * (tables[0] - tables[1])
+    return sign * (one - two)
 
 
 def beside(first: Evidence, second: Evidence, split: str = "test") -> OtherTests | None:

@@ -226,14 +226,22 @@ class Protocol:
         return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True, width=120)
 
 
-def shorter(protocol: Protocol, *, steps: int, tasks: int, methods: int, seeds: int, test_rows: int) -> Protocol:
-    """The first few of everything, for a first look: a protocol of its own, with a digest of its own."""
-    kept = {each.name for each in protocol.methods[:methods]}
-    pairs = protocol.contrasts
+def shorter(
+    protocol: Protocol, *, steps: int, tasks: int, methods: int, seeds: int, test_rows: int, shots: int = 1
+) -> Protocol:
+    """The first few of everything, for a first look: a protocol of its own, with a digest of its own. Of the methods
+    those that train come first, each with one rate: the others mostly judge, with long prompts."""
+    trained = [each for each in protocol.methods if each.trained]
+    chosen = [*trained, *(each for each in protocol.methods if not each.trained)][:methods]
+    kept, pairs = {each.name for each in chosen}, protocol.contrasts
     return replace(
         protocol,
         tasks=protocol.tasks[:tasks],
-        methods=protocol.methods[:methods],
+        methods=tuple(each for each in protocol.methods if each.name in kept),
+        shots=protocol.shots[:shots],
+        tuning_trials=1,
+        tuning_tasks=(),
+        tuning_seconds=None,
         data_seeds=protocol.data_seeds[:seeds],
         init_seeds=protocol.init_seeds[:1],
         steps=min(steps, protocol.steps or steps),

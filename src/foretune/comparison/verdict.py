@@ -16,14 +16,14 @@ from foretune.comparison import across
 from foretune.comparison.accounting import cut_short, forgetting, spent
 from foretune.comparison.answers import Floats, read_answers, row_values
 from foretune.comparison.cells import Cells
-from foretune.comparison.contrasts import Key, Side, compare
+from foretune.comparison.contrasts import Key, Side, compare, overall
 from foretune.comparison.evidence import ROWS, Evidence, estimate, gather, leaks, measure, measured, on_scale
 from foretune.comparison.flags import raised
 from foretune.comparison.methods import BUDGET
 from foretune.comparison.outside import constant, outside, sets
 from foretune.comparison.plan import FLOORS, Plan
 from foretune.records import RunRecord
-from foretune.records.verdict import CellResult, CellRun, Measured, MissingCell, Verdict
+from foretune.records.verdict import ALL, CellResult, CellRun, Measured, MissingCell, Verdict
 
 
 def judge(cells: Cells) -> Verdict:
@@ -48,6 +48,7 @@ def judge(cells: Cells) -> Verdict:
     for split in dict.fromkeys(split for side in sides.values() for split in sets(side.evidence)):
         contrasts += compare(sides, protocol.pairs, grid, **family, split=split, declared=declared(plan, split))
     tasks = [spec.called for spec in protocol.tasks]
+    contrasts += overall(sides, protocol.pairs, tasks, protocol.shots, **family, declared=declared(plan, ALL))
     summed = [across.summaries(sides, names, tasks, shots) for shots in protocol.shots]
     return Verdict(
         digest=protocol.digest,
@@ -77,7 +78,12 @@ def judge(cells: Cells) -> Verdict:
 
 
 def declared(plan: Plan, split: str) -> int:
-    """How many contrasts the protocol asks for on ``split``, whatever has been run: pairs in which seeds have a say."""
+    """How many contrasts the protocol asks for on ``split``, whatever has been run: pairs in which seeds have a say.
+    ``ALL``: of means over all tasks."""
+    tasks = [spec.called for spec in plan.protocol.tasks]
+    if split == ALL:
+        asked = [any(plan.seeded(m, task) for m in pair for task in tasks) for pair in plan.protocol.pairs]
+        return len(plan.protocol.shots) * sum(asked) if len(tasks) > 1 else 0
     name = split.removeprefix("ood:")
     return sum(
         any(plan.seeded(method, task) for method in pair)
