@@ -21,6 +21,7 @@ from foretune.comparison.verdict import judge
 from foretune.comparison.worker import work
 from foretune.records.verdict import CellResult
 from foretune.report import comparison_page, units
+from foretune.report import verdict_words as words
 from foretune.tasks import catalog
 from foretune.testing import toys
 
@@ -155,4 +156,9 @@ def test_check_16_the_profile_for_a_first_look_runs_without_a_gpu_or_a_network(t
         assert cell.spent.seconds["train"] > 0
         assert cell.spent.peak_bytes is not None
     assert "better" not in {c.kind for c in verdict.contrasts if c.difference.low <= 0}
-    assert units.plural(3, "seed") in comparison_page.render(verdict)
+    page = comparison_page.render(verdict)
+    assert units.plural(3, "seed") in page
+    for cell in verdict.cells:
+        assert words.scored(cell.metric, cell.score) in page
+        assert words.cost("peak_bytes", cell.spent.peak_bytes) in page
+        assert all(words.scored(cell.metric, floor) in page for floor in cell.floors.values())

@@ -110,7 +110,7 @@ def overall(
             alpha=alpha,
             margin=margin,
             ratios=_mean_ratios([ratios(a.cell, b.cell) for a, b in both]),
-            flags=tuple(f"{s.cell.method} on {s.cell.task}: {f}" for pair in both for s in pair for f in s.cell.flags),
+            flags=tuple(f"{s.cell.method}: {f} ({s.cell.task})" for pair in both for s in pair for f in s.cell.flags),
             refused=next((why for a, b in both if (why := _silenced(a, b, "test")) is not None), None),
         )
         for name, claim in family.items()

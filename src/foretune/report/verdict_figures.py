@@ -21,7 +21,7 @@ from foretune.report import verdict_words as words
 from foretune.report.svg import WIDTH, Drawing, Scale, label, padded, polyline, ticks
 
 LEFT, RIGHT, HEIGHT = 46.0, WIDTH - 14, 176.0
-SHAPES = 6
+SHAPES, DASHES = 6, 4
 """Methods in one picture; the others get a picture of their own on the same scale."""
 ROW = 36.0
 HALF = 168.0
@@ -116,7 +116,9 @@ def _curves(
     drawing.text("name end", RIGHT, y.start + 34, words.labels(2, verdict.shots_are)[2:])
     for k, floor in enumerate(floors):
         level = {c.shots: c.floors[floor].value for c in cells if floor in c.floors}
-        drawing.add("path", f"floor f{k % 3}", d=polyline(sorted((x(s), y(v * form.scale)) for s, v in level.items())))
+        drawing.add(
+            "path", f"floor f{k % DASHES}", d=polyline(sorted((x(s), y(v * form.scale)) for s, v in level.items()))
+        )
     for i, method in enumerate(methods):
         shift = (i - (len(methods) - 1) / 2) * 6.5
         own = sorted((cell for cell in cells if cell.method == method), key=lambda cell: x(cell.shots))
@@ -129,7 +131,7 @@ def _curves(
     _legend(drawing, verdict, methods, foot)
     for k, floor in enumerate(floors):
         top = foot + 20 * (halves + k)
-        drawing.add("path", f"floor f{k % 3}", d=f"M0 {top:.1f}h18")
+        drawing.add("path", f"floor f{k % DASHES}", d=f"M0 {top:.1f}h18")
         drawing.text("name", 22, top + 4, _cut(f"floor: {units.floor_title(floor)}", 2 * HALF))
     return drawing.markup()
 

@@ -116,7 +116,7 @@ def contrasts(verdict: Verdict, task: str) -> Table | None:
         "Flags",
     )
     rows = [(*_contrast(contrast), *(_ratio(contrast, name) for name in spent), _flags(contrast)) for contrast in found]
-    kinds = ("user", "user", *("number",) * 4, "claim", *("number",) * len(spent), "text")
+    kinds = ("user", "user", *("number",) * 4, "claim", *("number",) * len(spent), "user")
     where = f"across {units.plural(len(verdict.tasks), 'task')}" if task == ALL else f"on {_short(task)}"
     metric = words.common([contrast.metric for contrast in found])
     if metric is None:
@@ -343,7 +343,13 @@ def _ratio(contrast: Contrast, name: str) -> str:
 
 
 def _flags(contrast: Contrast) -> str:
-    return "; ".join(flag.replace("_", " ") for flag in contrast.flags)
+    """The names alone: their figures stand with the warnings, and with every cell."""
+    told = []
+    for method in (contrast.first, contrast.second):
+        mine = [flag.removeprefix(f"{method}: ") for flag in contrast.flags if flag.startswith(f"{method}: ")]
+        if names := dict.fromkeys(flag.partition(":")[0].strip().replace("_", " ") for flag in mine):
+            told.append(f"{_short(method)}: {', '.join(names)}")
+    return "; ".join(told)
 
 
 def _summary(summary: Summary, metric: str) -> tuple[str, ...]:
