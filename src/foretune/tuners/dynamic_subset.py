@@ -341,16 +341,16 @@ DynamicSubsetConfig = DynamicSubset
 class StaticSubset(SubsetTuner):
     """The control for a moving subset: the same budget, silos and rules, with a mask that is chosen once.
 
-    ``random`` is a mask by chance; ``tensors`` takes whole tensors by chance until the budget is spent (after the
-    placement control APET, arXiv 2306.02320; for ``silo=global``); ``gradient`` and ``fisher`` take the largest summed
-    gradients or their squares over the first ``warmup`` steps (during which these weights stay); ``largest`` and
-    ``smallest`` the pretrained weights of that size. ``lr`` as for the moving subset, so that a difference is the
-    moving.
+    ``random`` is a mask by chance; ``tensors`` takes whole tensors by chance as long as they fit into the budget (the
+    placement control APET, arXiv 2306.02320; for silos of several tensors); ``gradient`` and ``fisher`` take the
+    largest summed gradients or their squares over the first ``warmup`` steps (during which these weights stay);
+    ``largest`` and ``smallest`` the pretrained weights of that size. ``lr`` as for the moving subset, so that a
+    difference is the moving.
 
     Attributes:
         mask: by what the subset is chosen.
         warmup: steps whose gradients decide; for the other masks 1.
-        seed: of the random mask.
+        seed: of what is chosen by chance.
     """
 
     mask: Literal["random", "tensors", "gradient", "fisher", "largest", "smallest"] = "random"
@@ -369,10 +369,10 @@ class StaticSubset(SubsetTuner):
     def __post_init__(self) -> None:
         super().__post_init__()
         require({"warmup >= 1": self.warmup >= 1}, vars(self))
-        if self.mask == "tensors" and self.silo == "tensor":
+        if self.mask == "tensors" and self.silo in ("tensor", "expert"):
             raise UsageError(
-                "Whole tensors are chosen among several, but with `silo=tensor` each has a budget of its own. Use "
-                "`silo=global`."
+                f"Whole tensors are chosen among several, but with `silo={self.silo}` each has a budget of its own. "
+                "Use `silo=global`."
             )
         if self.warmup > 1 and self.mask not in ("gradient", "fisher"):
             raise UsageError(
@@ -381,5 +381,6 @@ class StaticSubset(SubsetTuner):
 
     def movement(self) -> Movement:
         from foretune.tuners.subset.movement import Static
+        from foretune.tuners.subset.placed import Placed
 
-        return Static(self.mask, self.seed, self.warmup)
+        return Placed(self.seed) if self.mask == "tensors" else Static(self.mask, self.seed, self.warmup)

@@ -10,7 +10,7 @@ import torch
 import foretune
 from foretune.errors import UsageError
 from foretune.testing import toys
-from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
+from foretune.tuners.dynamic_subset import DynamicSubset
 from foretune.tuners.subset.cadence import Cadence
 from foretune.tuners.subset.model import dst_optimizer, subset_of
 from foretune.tuners.subset.movement import Moving, certified
@@ -273,18 +273,6 @@ def test_a_floor_far_above_all_weights_makes_rel_choose_as_abs():
     shared = sum(len(one & other) for one, other in zip(floored, absolute, strict=True))
     assert shared > 0.95 * sum(len(one) for one in absolute)
     assert sum(len(one & other) for one, other in zip(near_zero, absolute, strict=True)) < 0.5 * shared
-
-
-def test_whole_tensors_by_chance_are_a_mask_too():
-    network = toys.network("bert")
-    tuner = StaticSubset(density=0.3, mask="tensors", silo="global")
-    model = tuner.attach(network, toys.fresh(network))
-    run(model, optimizer_of(model, steps=2), 2)
-    shares = [len(part.index) / len(part) for part in subset_of(model).parts]
-    assert sum(0 < share < 1 for share in shares) <= 1
-    assert {0.0, 1.0} <= set(shares)
-    with pytest.raises(UsageError, match="silo=global"):
-        StaticSubset(mask="tensors")
 
 
 @pytest.mark.parametrize(

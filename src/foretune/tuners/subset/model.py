@@ -126,7 +126,8 @@ def attach(
         dropped: what becomes of their moments, see ``SubsetOptimizer``.
 
     Raises:
-        UsageError: the network carries a subset already, ``left`` with a weight that is overlaid, or no silo is left.
+        UsageError: the network carries a subset already, ``left`` with a weight that is overlaid, no silo is left, or
+            nothing in one may move.
     """
     if left and overlaid:
         raise UsageError(
@@ -154,7 +155,15 @@ def attach(
         if name in tuned or within(name, heads):
             parameter.requires_grad_(True)
     silos = tuple(
-        _silo(key, parts, density, least, apart, distance=distance, left=left) for key, parts in groups.items()
+        _silo(
+            key,
+            parts,
+            movement.granted(key, [part.total for part in parts], budget(_sharing(parts, apart), density, least)),
+            apart,
+            distance=distance,
+            left=left,
+        )
+        for key, parts in groups.items()
     )
     base = {n: p.detach().cpu().clone() for n, p in parameters.items() if within(n, heads)}
     vars(network)[ATTRIBUTE] = Subset(silos, tuple(heads), base, rule, movement, dropped)
@@ -167,9 +176,9 @@ def _sharing(parts: Sequence[Part], apart: bool) -> int:
     return total // len(first) if apart and first.dim() == 3 else total
 
 
-def _silo(name: str, parts: Sequence[Part], density: float, least: int, apart: bool, **settings: Any) -> Silo:
-    """The silo of ``parts``, or the silos of their experts if these are to be ``apart``."""
-    sharded, k = any(part.sharded for part in parts), budget(_sharing(parts, apart), density, least)
+def _silo(name: str, parts: Sequence[Part], k: int, apart: bool, **settings: Any) -> Silo:
+    """The silo of ``parts`` with ``k`` weights, or the silos of their experts if these are to be ``apart``."""
+    sharded = any(part.sharded for part in parts)
     if apart and parts[0].parameter.dim() == 3:
         if sharded:
             raise UsageError(

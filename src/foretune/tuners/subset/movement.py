@@ -60,6 +60,14 @@ class Movement(ABC):
         """Numbers of the run so far, by name, for the curve."""
         return {}
 
+    def granted(self, silo: str, sizes: Sequence[int], k: int) -> int:
+        """How many weights the subset of ``silo`` will hold, of a budget of ``k``.
+
+        Args:
+            sizes: weights of each of its tensors.
+        """
+        return k
+
     @abstractmethod
     def judge(self, silo: Silo, states: Sequence[State], proposals: Sequence[Proposal]) -> Second:
         """Decide what the step does to ``silo``, changing nothing yet.
@@ -165,9 +173,7 @@ SCORES: dict[str, Score] = {
     "random": lambda part, power, noise: torch.rand(power.shape, generator=noise).to(power.device),
     "gradient": lambda part, power, noise: power.abs(),
     "fisher": lambda part, power, noise: power,
-    "tensors": lambda part, power, noise: torch.rand((), generator=noise).expand(power.shape).to(power.device),
     "largest": lambda part, power, noise: part.weight.float().abs(),
     "smallest": lambda part, power, noise: 1.0 / (part.weight.float().abs() + 1e-12),
 }
-"""What a static mask may be chosen by: chance, |sum of g|, sum of g^2, chance tensor by tensor, the largest or the
-smallest |W0|."""
+"""What a static mask may be chosen by: chance, |sum of g|, sum of g^2, the largest or the smallest |W0|."""
