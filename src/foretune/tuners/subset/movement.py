@@ -20,6 +20,8 @@ from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import Proposal, State
 from foretune.tuners.subset.silo import Second, Silo
 
+EPS = torch.finfo(torch.float32).eps
+
 
 class Movement(ABC):
     """How the subset of a silo goes from step to step."""
@@ -123,8 +125,15 @@ class Moving(Movement):
 
 def certified(silo: Silo, reach: float | None) -> bool:
     """No weight outside the subset can enter it in one step: the nearest inside may come nearer to the base by
-    ``reach`` while the farthest outside goes as far, and it still is the farther one."""
-    return reach is not None and silo.least() > 2 * reach
+    ``reach`` while the farthest outside goes as far, and it still is the farther one.
+
+    Both are rounded to fp32 on the way, as weights by up to half a unit in the last place and as differences by as much
+    of these: one unit of the largest weight and three of the least displacement, to which some room is given.
+    """
+    if reach is None:
+        return False
+    least = silo.least()
+    return least > 2 * reach and least - 2 * reach > 2 * EPS * (silo.largest() + 2 * least)
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,7 @@ class SubsetOptimizer(Optimizer):
         if self.movement.certifies:
             for silo, least in zip(asked, _numbers([silo.nearest() for silo in asked]), strict=True):
                 silo.remember(least)
+                silo.largest()
 
     def _reached(self, silo: Silo) -> bool:
         """Whether there are gradients of ``silo``.
@@ -196,6 +197,7 @@ class SubsetOptimizer(Optimizer):
             hats = [self._followed(part) if gathers else self._proposal(part).own() for part in silo.parts]
             self._judged[silo.name] = lambda: silo.follow(hats)
         else:
+            self._require_whole_gradients(silo)
             for part, state in zip(silo.parts, states, strict=True):
                 self.movement.watch(part, state)
             self._judged[silo.name] = self.movement.judge(silo, states, [self._proposal(part) for part in silo.parts])
@@ -203,6 +205,14 @@ class SubsetOptimizer(Optimizer):
             part.parameter.grad = None
             if part.name in self.taps:
                 self.taps[part.name].grad = None
+
+    def _require_whole_gradients(self, silo: Silo) -> None:
+        for part in silo.parts:
+            if part.parameter.grad is None:
+                raise UsageError(
+                    f"In this step all weights of `{silo.name}` compete, but the forward pass was told to make the "
+                    "gradients of its subset alone. Set the learning rate before the forward pass, not after it."
+                )
 
     def _count(self, silo: Silo) -> None:
         """Say of the step just made in what share of all steps so far all weights competed."""
@@ -258,7 +268,7 @@ class SubsetOptimizer(Optimizer):
 
         def aim(*_: Any) -> None:
             optimizer = me()
-            if optimizer is not None and (network.training or not optimizer.in_place()):
+            if optimizer is not None and (torch.is_grad_enabled() or not optimizer.in_place()):
                 optimizer.aim()
 
         self._hooks.append(network.register_forward_pre_hook(aim))

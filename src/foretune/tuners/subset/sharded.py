@@ -220,6 +220,11 @@ class ShardedSilo(Silo):
         nearest = scores.min() if len(scores) else scores.new_full((), torch.inf)
         return part.ranks.least(nearest) if part.chosen else scores.new_zeros(())
 
+    def extent(self) -> torch.Tensor:
+        part = self.part
+        own = super().extent() if len(part) else torch.zeros((), device=part.parameter.device)
+        return part.ranks.least(own.neg()).neg()
+
     def _first_floor(self, proposals: Sequence[Proposal]) -> torch.Tensor:
         part = self.part
         if not len(part):

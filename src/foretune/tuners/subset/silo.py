@@ -150,6 +150,7 @@ class Silo:
         self.change, self.certain = Change(0), False
         self.finite: torch.Tensor | None = None
         self._least: tuple[list[int], float] | None = None
+        self._largest: float | None = None
 
     @property
     def chosen(self) -> int:
@@ -287,6 +288,17 @@ class Silo:
         """Let ``least`` return that until the subset moves."""
         self._least = [part.moves for part in self.parts], least
         return least
+
+    def largest(self) -> float:
+        """The largest absolute value of the base, or one above it; the device is asked once for good."""
+        if self._largest is None:
+            self._largest = float(self.extent())
+        return self._largest
+
+    def extent(self) -> torch.Tensor:
+        """The same on the device; a tensor without sizes."""
+        found = [values.abs().max().float() for part in self.parts for values in (part.weight, part.old) if len(values)]
+        return torch.stack(found).max()
 
     def _advance(self, hats: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         for part, hat in zip(self.parts, hats, strict=True):
