@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from foretune.tuners.subset.model import save, subset_of
 from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.rules import RULES, Adafactor, AdamW, Rule, Whole
 from foretune.tuners.subset.silo import DISTANCES, Silo, budget
+from foretune.tuners.subset.still import largest
 from foretune.tuners.subset.topk import merged, smallest, threshold, top
 
 finite = st.floats(0, 2.0**100, width=32)
@@ -150,6 +152,27 @@ def test_check_05_holds_where_moves_are_as_small_as_the_rounding_of_the_weights(
         assert torch.equal(model, reference.weights[0]), step
 
 
+@pytest.mark.parametrize("rule", ["adafactor", "sgd"])
+def test_check_05_a_bf16_model_is_the_dense_reference_in_fp32_rounded_at_the_end_of_each_step(rule: str):
+    """Steps far below bf16's rounding: they must add up beside the model, or nothing would ever move."""
+    start = (torch.randn(30, 20, generator=torch.Generator().manual_seed(3)) * 0.02).bfloat16()
+    model, made, lr = start.clone(), RULES[rule](), 2e-6
+    reference = Reference([start.float()], 40, made, "abs")
+    silo, state = Silo("w", [Part("w", model)], 40), {}
+    (part,) = silo.parts
+    lean = torch.randn(30, 20, generator=torch.Generator().manual_seed(4)).square()
+    for step in range(400):
+        grad = (gradients([(30, 20)], step)[0] + 3 * lean).bfloat16()
+        reference.step([grad], lr)
+        silo.project([made.propose(part, grad.clone(), state, lr)])
+        (exact,) = reference.weights
+        assert torch.equal(model, exact.bfloat16()), step
+        assert torch.equal(part.shadow, exact.flatten()[part.index]), step
+    moved = (part.shadow - part.old.float()).abs()
+    assert float(moved.max()) > 100 * lr
+    assert int((model != start).sum()) > 30
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_check_01_exactly_k_are_away_and_the_rest_is_the_base_bit_for_bit(dtype: torch.dtype):
     base = torch.randn(40, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
@@ -168,18 +191,47 @@ def test_check_01_exactly_k_are_away_and_the_rest_is_the_base_bit_for_bit(dtype:
         assert torch.equal(part.old, base.flatten()[part.index])
 
 
-def test_check_02_no_other_choice_costs_less():
-    base = torch.randn(9, generator=torch.Generator().manual_seed(1))
-    hat = base + torch.tensor([0.5, -0.5, 0.1, 0.0, 0.3, -0.3, 0.3, 0.2, 0.05])
-    weight = base.clone()
-    project(Silo("w", [Part("w", weight)], 4), hat)
+def chosen(silo: Silo) -> tuple[int, ...]:
+    """The places of the subset in the silo's tensors one behind the other."""
+    starts = itertools.accumulate([0, *map(len, silo.parts)])
+    return tuple(start + int(i) for start, part in zip(starts, silo.parts, strict=False) for i in part.index)
 
-    def cost(kept: tuple[int, ...]) -> float:
-        return sum(float((hat - base).abs()[i]) for i in range(9) if i not in kept)
 
-    mine = tuple(int(i) for i in (weight != base).nonzero())
-    assert cost(mine) == pytest.approx(min(cost(kept) for kept in itertools.combinations(range(9), 4)))
-    assert mine == (0, 1, 4, 5)
+def costs(hats: list[torch.Tensor], bases: list[torch.Tensor], distance: str) -> list[Fraction]:
+    """What it costs not to follow the optimizer, weight by weight, in exact numbers."""
+    scores = [DISTANCES[distance](h - b, b) for h, b in zip(hats, bases, strict=True)]
+    return [Fraction(float(score)) for score in torch.cat(scores)]
+
+
+@given(st.data(), st.lists(st.integers(1, 4), min_size=1, max_size=3), st.sampled_from(["abs", "rel"]))
+def test_check_02_no_other_choice_costs_less_and_of_equals_the_first_stay(
+    data: st.DataObject, sizes: list[int], distance: str
+):
+    """Quarters, so that many are as far from the base as others, or not at all."""
+    quarters = st.integers(-4, 4).map(lambda n: n / 4)
+    bases, hats = (
+        [torch.tensor(data.draw(st.lists(quarters, min_size=n, max_size=n))) for n in sizes] for _ in range(2)
+    )
+    k = data.draw(st.integers(1, sum(sizes)))
+    silo = Silo("s", [Part(str(i), base.clone()) for i, base in enumerate(bases)], k, DISTANCES[distance])
+    cost = costs(hats, bases, distance)
+    project(silo, *hats)
+    choices = itertools.combinations(range(sum(sizes)), k)
+    assert chosen(silo) == min(choices, key=lambda kept: (sum(cost) - sum(cost[i] for i in kept), kept))
+
+
+@pytest.mark.parametrize("k", [1, 17, 60, 119])
+@pytest.mark.parametrize("distance", ["abs", "rel"])
+def test_check_02_a_thousand_random_choices_cost_no_less(distance: str, k: int):
+    generator = torch.Generator().manual_seed(k)
+    bases = [torch.randn(n, generator=generator) for n in (50, 70)]
+    hats = [b + torch.randint(-3, 4, b.shape, generator=generator) / 8 for b in bases]
+    silo = Silo("s", [Part(str(i), base.clone()) for i, base in enumerate(bases)], k, DISTANCES[distance])
+    cost = costs(hats, bases, distance)
+    project(silo, *hats)
+    kept = sum(cost[i] for i in chosen(silo))
+    for _ in range(1000):
+        assert sum(cost[i] for i in torch.randperm(120, generator=generator)[:k].tolist()) <= kept
 
 
 @pytest.mark.parametrize("foreach", [False, True], ids=["one_by_one", "foreach"])
@@ -212,6 +264,33 @@ def test_check_03_a_density_of_one_is_dense_adafactor_bit_for_bit_and_that_of_tr
         silo.project([rule.propose(silo.parts[0], grad, state, 1e-2)])
         assert torch.equal(weight, dense), step
     torch.testing.assert_close(weight, other.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_check_06_more_scores_than_2_to_the_31(monkeypatch: pytest.MonkeyPatch):
+    """Of a tensor that would not fit: every score counts as if there were four million of it."""
+    times, count, scores = 2**22, torch.bincount, torch.rand(1500, generator=torch.Generator().manual_seed(0))
+    scores[::3] = 0.25
+    falling = scores.sort(descending=True).values
+    monkeypatch.setattr(torch, "bincount", lambda *given, **more: count(*given, **more) * times)
+    for k in (1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 + 7, len(scores) * times):
+        assert float(threshold(scores, k)) == float(falling[(k - 1) // times])
+
+
+@pytest.mark.parametrize(("size", "kind"), [(2**31 - 1, torch.int32), (2**31, torch.int64), (2**32, torch.int64)])
+def test_check_06_ties_among_more_than_2_to_the_31_are_counted_in_int64(
+    size: int, kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    """On tensors without contents."""
+    counted: list[torch.dtype] = []
+
+    def spy(tensor: torch.Tensor, dim: int, dtype: torch.dtype) -> torch.Tensor:
+        counted.append(dtype)
+        return tensor.new_empty(tensor.shape, dtype=dtype)
+
+    monkeypatch.setattr(torch.Tensor, "cumsum", spy)
+    monkeypatch.setattr(torch, "nonzero_static", lambda mask, size, fill_value: mask.new_empty(size, 1))
+    assert largest(torch.empty(1, size, device="meta"), 5).shape == (5,)
+    assert counted == [kind]
 
 
 def test_check_06_places_beyond_2_to_the_31_are_merged_looked_up_and_written_as_they_are(tmp_path: Path):

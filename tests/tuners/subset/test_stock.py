@@ -16,6 +16,7 @@ from foretune.testing.contracts import logits, train
 from foretune.tuners._peft import merge
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset, SubsetTuner
 from foretune.tuners.subset.model import subset_of
+from foretune.tuners.subset.part import Part
 from foretune.tuners.subset.stock import FORMS, convert, save, sparsity
 
 pytestmark = [  # both are stock PEFT's
@@ -112,7 +113,7 @@ def test_a_tensor_that_the_format_cannot_hold_is_named_and_nothing_is_touched(
     model = tuned(tuner, name)
     batch = toys.batch(model)
     before = logits(model, batch)
-    with pytest.raises(ModelError, match=rf"`[\w.]*{says}.*--to merged"):
+    with pytest.raises(ModelError, match=rf"`[\w.]*{says}.*--to merged` \(in `export_to`: `full`\)"):
         save(model, tmp_path, form)
     assert torch.equal(logits(model, batch), before)
     assert subset_of(model).size
@@ -124,6 +125,12 @@ def test_a_subset_too_dense_for_shira_is_refused_with_the_ranks(tmp_path: Path) 
     with pytest.raises(ModelError, match=r"needs r=10, and `.*` has room for r=8.*--to supertuning"):
         save(model, tmp_path, "shira")
     assert save(model, tmp_path, "supertuning").padding == 0
+
+
+def test_check_06_a_matrix_with_places_beyond_32_bits_is_refused_by_super_tuning() -> None:
+    parts = [Part("w", torch.empty(2**16, 2**15 + 1, device="meta"))]
+    with pytest.raises(ModelError, match=r"`w` has 2,147,549,184 weights. Use `--to shira` or .*`export_to`: `full`"):
+        FORMS["supertuning"].config(parts)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER = "default"
+WHOLE = "`--to merged` (in `export_to`: `full`)"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Supertuning(Form):
     def config(self, parts: Sequence[Part], **common: Any) -> PeftConfig:
         from peft import SupertuningConfig
 
+        if large := [part for part in parts if len(part) > 2**31]:
+            raise ModelError(
+                f"Super-Tuning holds places in 32 bits, but `{large[0].name}` has {len(large[0]):,} weights. Use "
+                f"`--to shira` or {WHOLE}."
+            )
         return SupertuningConfig(sparsity=sparsity([(len(part), len(part.index)) for part in parts]), **common)
 
     def entries(self, layer: Any) -> torch.nn.Parameter:
@@ -115,7 +121,7 @@ class Shira(Form):
         if r > room:
             raise ModelError(
                 f"SHiRA holds r * (rows + columns) entries in every matrix with one r for all of them, but `{wants}` "
-                f"needs r={r}, and `{tight}` has room for r={room}. Use `--to supertuning` or `--to merged`."
+                f"needs r={r}, and `{tight}` has room for r={room}. Use `--to supertuning` or {WHOLE}."
             )
         return ShiraConfig(r=r, **common)
 
@@ -168,7 +174,7 @@ def convert(model: nn.Module, form: str) -> tuple[PeftModel, Fit]:
     network = cast("PreTrainedModel", model)
     parts = [part for part in subset.parts if len(part.index)]
     if not parts:
-        raise ModelError(f"No weight is away from the base, so {kind.title} has nothing to hold. Use `--to merged`.")
+        raise ModelError(f"No weight is away from the base, so {kind.title} has nothing to hold. Use {WHOLE}.")
     for part in parts:
         _require_linear(network, part, kind)
     modules = {part.name.removesuffix(".weight"): part for part in parts}
@@ -197,7 +203,7 @@ def _require_linear(network: PreTrainedModel, part: Part, kind: Form) -> None:
     if what != "weight" or not isinstance(module, torch.nn.Linear):
         raise ModelError(
             f"{kind.title} holds the `weight` of a `Linear` and nothing else, but `{part.name}`, in a "
-            f"`{type(module).__name__}`, was tuned as well. Use `--to merged`."
+            f"`{type(module).__name__}`, was tuned as well. Use {WHOLE}."
         )
 
 
