@@ -49,9 +49,17 @@ def make(part: Part) -> Tuner:
     Traceback (most recent call last):
     foretune.errors.UsageError: `rnak` is not an option of `lora`. Did you mean `rank`? Known: rank, alpha, dropout, ...
     """
+    return validated(find("tuner", part.name, TUNERS), part)
+
+
+def validated(kind: type[Tuner], part: Part) -> Tuner:
+    """The tuner of class ``kind`` with the options of ``part``; one that was made by hand has not been looked at.
+
+    Raises:
+        UsageError: no such option, or a value the option does not take.
+    """
     from pydantic import TypeAdapter, ValidationError
 
-    kind: type[Tuner] = find("tuner", part.name, TUNERS)
     known = [field.name for field in fields(kind)]
     for option in part.options:
         if option not in known:

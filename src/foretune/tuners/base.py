@@ -194,6 +194,11 @@ class Tuner(ABC):
         """The weight decay of the parameter ``name``, where the schedule says ``rate``."""
         return rate
 
+    def remarks(self, schedule: Schedule) -> tuple[str, ...]:
+        """What of ``schedule`` does not act as a reader would expect of it, one sentence each: said with the plan and
+        kept in the record."""
+        return ()
+
     def clips(self, model: nn.Module, name: str) -> bool:
         """Whether the gradient of the parameter ``name`` counts in the norm that the schedule clips; False where the
         method's optimizer limits its steps itself."""
@@ -282,6 +287,13 @@ class Tuner(ABC):
 
     def monitor(self, model: nn.Module) -> Mapping[str, float]:
         """Name -> number about the trained weights, recorded before the first step and at every evaluation."""
+        return {}
+
+    def between(self, model: nn.Module) -> Mapping[int, Mapping[str, float]]:
+        """Step -> what ``monitor`` would have said after it, of the steps since this was last asked.
+
+        For numbers of every step, which are kept where they arise: reading each at once could make each step wait.
+        """
         return {}
 
     def after_step(self, model: nn.Module, step: int) -> None:

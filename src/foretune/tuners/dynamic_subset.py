@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from foretune.errors import ModelError, UsageError, require
-from foretune.records import Choice, Displacement, PaperReference, Real, Schedule, Space
+from foretune.records import Choice, Displacement, PaperReference, Part, Real, Schedule, Space
 from foretune.tuners.base import Tuner
 from foretune.tuners.heads import head_modules
 from foretune.tuners.subset.cadence import BOUND, PRESETS, Cadence
@@ -33,8 +33,9 @@ class SubsetTuner(Tuner):
 
     Attributes:
         density: share of the tuned weights that may be away from the base, in (0, 1].
-        silo: which weights share a budget: those of a ``tensor``, a ``layer``, a ``module_type``, all (``global``), or
-            a ``tensor`` but for fused experts, of which then each has its own (``expert``).
+        silo: which weights share a budget: those of a ``tensor``, a ``layer``, a ``module_type`` (modules of one name:
+            all that BERT calls ``dense``), all (``global``), or a ``tensor`` but for fused experts, of which then each
+            has its own (``expert``).
         optimizer: ``adafactor`` (no momentum, O(rows + columns) state), ``adamw`` (dense moments) or ``sgd``.
         k_min: weights that every silo keeps at least; ``freeze``: one whose share is less than a weight is not tuned.
         targets: ``all-linear``, ``attention`` or ``qv``, as for LoRA.
@@ -70,11 +71,13 @@ class SubsetTuner(Tuner):
         )
 
     def attach(self, network: PreTrainedModel, fresh: Sequence[str] = ()) -> nn.Module:
+        from foretune.tuners import validated
         from foretune.tuners.subset import model as subsets
         from foretune.tuners.subset import overlay
         from foretune.tuners.subset.processes import require_unpartitioned
         from foretune.tuners.subset.rules import RULES
 
+        validated(type(self), self.part)
         heads = head_modules(network, fresh)
         require_unpartitioned(network)
         names = subsets.targets(network, heads, self.targets, self.more)
@@ -104,15 +107,23 @@ class SubsetTuner(Tuner):
         subsets.save(model, folder, {"tuner": self.name, **asdict(self)})
 
     def restore(self, network: PreTrainedModel, folder: Path) -> nn.Module:
+        from foretune.tuners import validated
+        from foretune.tuners.subset import delta, overlay
         from foretune.tuners.subset import model as subsets
 
-        config = subsets.read_config(folder, self.name)
-        settings: dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in config["settings"].items()
-        }
-        del settings["tuner"]
-        model = type(self)(**settings).attach(network, config["heads"])
-        subsets.load(model, folder, config)
+        config = delta.read_config(folder, self.name)
+        options = {key: value for key, value in config["settings"].items() if key != "tuner"}
+        tuner = cast("SubsetTuner", validated(type(self), Part(self.name, options)))
+        flags = {parameter: parameter.requires_grad for parameter in network.parameters()}
+        model = tuner.attach(network, config["heads"])
+        try:
+            subsets.load(model, folder, config)
+        except BaseException:
+            overlay.taken_off(network)
+            del vars(network)[subsets.ATTRIBUTE]
+            for parameter, flag in flags.items():
+                parameter.requires_grad_(flag)
+            raise
         return model
 
     def merge(self, model: nn.Module) -> PreTrainedModel:
@@ -142,6 +153,14 @@ class SubsetTuner(Tuner):
             known = {"steps": schedule.steps, "free": freeable(model, schedule)}
         kind, settings = dst_optimizer(model, **known)
         return kind(groups, **settings)
+
+    def remarks(self, schedule: Schedule) -> tuple[str, ...]:
+        if not schedule.weight_decay:
+            return ()
+        return (
+            f"Weight decay {schedule.weight_decay:g} (`--weight-decay`) is of the head alone: the subset has its own, "
+            f"{self.weight_decay:g} (`--option weight_decay=...`).",
+        )
 
     def clips(self, model: nn.Module, name: str) -> bool:
         from foretune.tuners.subset.model import subset_of
@@ -199,6 +218,17 @@ class SubsetTuner(Tuner):
         from foretune.tuners.subset.displacement import measure
 
         return measure(model)
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        from foretune.tuners.subset.model import subset_of
+
+        subset = subset_of(model)
+        subset.churn.keep(step, subset.silos)
+
+    def between(self, model: nn.Module) -> Mapping[int, Mapping[str, float]]:
+        from foretune.tuners.subset.model import subset_of
+
+        return {step: {"churn": share} for step, share in subset_of(model).churn.told().items()}
 
     def monitor(self, model: nn.Module) -> Mapping[str, float]:
         """Of the last step the share of the subset that was exchanged, and the least displacement in it, as a mean over

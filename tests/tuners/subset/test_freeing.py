@@ -77,6 +77,21 @@ def test_check_18_silos_of_several_tensors_are_refused():
         optimizer_of(attached(silo="layer"), free=True)
 
 
+@pytest.mark.parametrize("rule", ["adamw", "sgd"])
+def test_check_18_freeing_is_refused_where_it_would_lose_the_clipping_in_silence(rule: str):
+    """A norm is taken of what gradients there are: of a subset's, freed, there are none, and nothing would be said."""
+    model = attached(optimizer=rule)
+    with pytest.raises(UsageError, match=rf"gone before `clip_grad_norm_`.*`{rule}` does not limit.*`unclipped=True`"):
+        optimizer_of(model, free=True)
+    optimizer = optimizer_of(model, free=True, unclipped=True)
+    backward(model)
+    parts = [part.parameter for part in subset_of(model).parts]
+    assert float(torch.nn.utils.clip_grad_norm_(parts, 1e-9)) == 0.0
+    before = [p.detach().clone() for p in parts]
+    optimizer.step()
+    assert not all(torch.equal(p, old) for p, old in zip(parts, before, strict=True))
+
+
 def test_a_spoiled_gradient_is_an_error_in_the_backward_pass_and_moves_nothing():
     model = attached()
     optimizer = optimizer_of(model, free=True)

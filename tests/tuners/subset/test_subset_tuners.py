@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from foretune.errors import ModelError, UsageError
 from foretune.testing import toys
 from foretune.testing.contracts import TunerContract, logits, train
+from foretune.tuners import get_peft_model
 from foretune.tuners.dynamic_subset import DynamicSubset, StaticSubset
 from foretune.tuners.subset.model import base_hash, dst_optimizer, silo_of, subset_of, targets
 
@@ -234,3 +235,10 @@ def test_transformers_trainer_trains_a_subset(tmp_path: Path):
 def test_a_warmup_for_a_mask_that_reads_no_gradients_is_refused():
     with pytest.raises(UsageError, match=r"random looks at no gradients, but got warmup=3"):
         StaticSubset(mask="random", warmup=3)
+
+
+@pytest.mark.parametrize(("option", "value"), [("silo", "nonsense"), ("optimizer", "lion"), ("targets", "all")])
+def test_a_tuner_made_by_hand_is_refused_as_one_by_name_is(option: str, value: str):
+    for call in (lambda tuner, network: tuner.attach(network), lambda tuner, network: get_peft_model(network, tuner)):
+        with pytest.raises(UsageError, match=f"`{option}` of `dynamic-subset`.*{value}"):
+            call(DynamicSubset(**{option: value}), toys.network("bert"))

@@ -19,7 +19,7 @@ from foretune.errors import UsageError
 from foretune.tuners.subset import model as subsets
 from foretune.tuners.subset.config import SubsetConfig
 from foretune.tuners.subset.model import ATTRIBUTE, Subset
-from foretune.tuners.subset.overlay import overlays
+from foretune.tuners.subset.overlay import taken_off
 from foretune.tuners.subset.weighted import OVERLAPS, combine, settings_of
 
 if TYPE_CHECKING:
@@ -201,8 +201,7 @@ class Adapters(nn.Module):
     def unload(self) -> PreTrainedModel:
         """The base network as it was, bit for bit."""
         self._take_out()
-        for name, layer in overlays(self.model).items():
-            self.model.set_submodule(name, layer.base_layer)
+        taken_off(self.model)
         return self.model
 
     def add_weighted_adapter(

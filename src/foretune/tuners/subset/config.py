@@ -11,7 +11,7 @@ from peft import PeftConfig
 from foretune.errors import ModelError
 from foretune.records import Part
 from foretune.tuners.dynamic_subset import SubsetTuner
-from foretune.tuners.subset import model as subsets
+from foretune.tuners.subset import delta
 
 TYPE = "DST"
 
@@ -34,7 +34,7 @@ class SubsetConfig(PeftConfig):
     tensors: dict[str, list[int]] = field(default_factory=dict)
     quantization: dict[str, Any] = field(default_factory=dict)
     base_hash: str | None = None
-    format: int = subsets.FORMAT
+    format: int = delta.FORMAT
 
     def __post_init__(self) -> None:
         self.task_type = None  # PEFT allows its own alone
@@ -53,11 +53,8 @@ class SubsetConfig(PeftConfig):
         Raises:
             ModelError: nothing readable is there, or it is of another type or of a newer format.
         """
-        plain = subsets.read_config(folder)
-        wanted = ("settings", "heads", "tensors", "base_hash", "format")
-        if missing := [key for key in wanted if key not in plain]:
-            raise ModelError(f"`{folder / subsets.CONFIG}` lacks `{missing[0]}`. Restore it from a copy.")
-        return cls(**{key: plain[key] for key in wanted})
+        plain = delta.read_config(folder)
+        return cls(**{key: plain[key] for key in delta.KINDS})
 
     @property
     def tuner(self) -> SubsetTuner:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +15,17 @@ import torch
 
 from foretune.errors import ModelError, UsageError
 from foretune.tuners.heads import keep_float32, within
+from foretune.tuners.subset.churn import Churn
+from foretune.tuners.subset.delta import (
+    CONFIG,
+    FORMAT,
+    WEIGHTS,
+    read_tensors,
+    require_budget,
+    require_head,
+    require_part,
+    require_shapes,
+)
 from foretune.tuners.subset.experts import ExpertSilo
 from foretune.tuners.subset.guarded import GuardedOptimizer
 from foretune.tuners.subset.movement import Movement
@@ -31,9 +42,7 @@ if TYPE_CHECKING:
 
     from foretune.records import Schedule
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ATTRIBUTE = "foretune_subset"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,9 @@ class Subset:
         heads: modules that are trained whole.
         head_base: host copies of the head's first values.
         rule, movement: how weights move, and which of them may.
+        room: how many weights of each silo, by name, a delta may hold.
         dropped: what becomes of the moments of weights that leave, see ``SubsetOptimizer``.
+        churn: of the steps of foretune's own loop.
     """
 
     silos: tuple[Silo, ...]
@@ -53,7 +64,9 @@ class Subset:
     head_base: Mapping[str, torch.Tensor]
     rule: Rule
     movement: Movement
+    room: Mapping[str, int]
     dropped: str = "keep"
+    churn: Churn = field(default_factory=Churn)
 
     @property
     def parts(self) -> list[Part]:
@@ -154,19 +167,21 @@ def attach(
     for name, parameter in parameters.items():
         if name in tuned or within(name, heads):
             parameter.requires_grad_(True)
+    budgets = {key: budget(_sharing(parts, apart), density, least) for key, parts in groups.items()}
     silos = tuple(
         _silo(
             key,
             parts,
-            movement.granted(key, [part.total for part in parts], budget(_sharing(parts, apart), density, least)),
+            movement.granted(key, [part.total for part in parts], budgets[key]),
             apart,
             distance=distance,
             left=left,
         )
         for key, parts in groups.items()
     )
+    room = {silo.name: _room(silo, budgets[silo.name], least) for silo in silos}
     base = {n: p.detach().cpu().clone() for n, p in parameters.items() if within(n, heads)}
-    vars(network)[ATTRIBUTE] = Subset(silos, tuple(heads), base, rule, movement, dropped)
+    vars(network)[ATTRIBUTE] = Subset(silos, tuple(heads), base, rule, movement, room, dropped)
     return network
 
 
@@ -174,6 +189,12 @@ def _sharing(parts: Sequence[Part], apart: bool) -> int:
     """Weights that share a budget: all of ``parts``, or those of an expert if these are to be ``apart``."""
     total, first = sum(part.total for part in parts), parts[0].parameter
     return total // len(first) if apart and first.dim() == 3 else total
+
+
+def _room(silo: Silo, k: int, least: int) -> int:
+    """Weights of ``silo``, with a budget of ``k`` for each group, that a delta may hold: all where weights that leave
+    stay away. A sum of adapters has the sum of their least budgets, and may hold that, less one, beside ``k``."""
+    return sum(len(part) for part in silo.parts) if silo.left else (k + max(least - 1, 0)) * silo.groups
 
 
 def _silo(name: str, parts: Sequence[Part], k: int, apart: bool, **settings: Any) -> Silo:
@@ -262,7 +283,7 @@ def lay(network: nn.Module, subset: Subset, heads: Mapping[str, torch.Tensor]) -
 
 
 def dst_optimizer(
-    model: nn.Module, lr: float = 3e-4, *, steps: int | None = None, free: bool = False
+    model: nn.Module, lr: float = 3e-4, *, steps: int | None = None, free: bool = False, unclipped: bool = False
 ) -> tuple[type[GuardedOptimizer], dict[str, Any]]:
     """What ``transformers.Trainer(optimizer_cls_and_kwargs=...)`` takes to train ``model``, a subset of its weights.
 
@@ -274,8 +295,19 @@ def dst_optimizer(
         steps: of the whole run; needed where not all weights compete in every step.
         free: look at every gradient in the backward pass and free it there, so that no more than the largest lives at
             once: for one process, one pass per step, no fp16 scaler, silos of one tensor.
+        unclipped: free them also with a rule that does not limit its own steps. What is lost is ``clip_grad_norm_``
+            (a Trainer's ``max_grad_norm``): it finds no gradient of the subset left, and clips the head by its own.
+
+    Raises:
+        UsageError: gradients would be freed that are to be clipped for all one knows.
     """
     network, subset = network_of(model), subset_of(model)
+    if free and not (unclipped or subset.rule.bounds_itself):
+        raise UsageError(
+            "Gradients that are freed in the backward pass are gone before `clip_grad_norm_` could look at them, but "
+            f"`{subset.rule.name}` does not limit its own steps, and got free={free}. Use `optimizer=adafactor`, "
+            "`free=False`, or `unclipped=True` to train without clipping."
+        )
     return GuardedOptimizer, {
         "lr": lr,
         "silos": subset.silos,
@@ -386,70 +418,27 @@ def save(model: nn.Module, folder: Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def read_config(folder: Path, tuner: str | None = None) -> dict[str, Any]:
-    """The configuration of a sparse delta, which must have been written by ``tuner`` if that is given.
-
-    Raises:
-        ModelError: nothing readable is there, or it is of another type or of a newer format.
-    """
-    path = folder / CONFIG
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        found, form = config["peft_type"], config.get("format", 0)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"`{path}` is not a readable adapter configuration. Name the folder of an adapter.") from error
-    writer = config.get("settings", {}).get("tuner")
-    if found != "DST" or form > FORMAT or tuner not in (None, writer):
-        raise ModelError(
-            f"`{path}` must be a delta of `{tuner or 'a subset'}` in format {FORMAT} or older, but it is {found} in "
-            f"format {form}, written by `{writer}`. Restore it with what wrote it."
-        )
-    return config
-
-
 def load(model: nn.Module, folder: Path, config: Mapping[str, Any]) -> None:
     """Put the delta in ``folder`` onto ``model``: all of it or, if anything is wrong, nothing.
 
     Raises:
         ModelError: the base is not the one that was tuned, or the delta is not whole.
     """
-    from safetensors.torch import load_file
-
-    tensors = load_file(folder / WEIGHTS)
+    tensors = read_tensors(folder)
     subset, parameters = subset_of(model), tensors_of(model)
-    shapes = {part.name: list(part.parameter.shape) for part in subset.parts}
-    if shapes != config["tensors"]:
-        name = next(n for n in sorted({*shapes, *config["tensors"]}) if shapes.get(n) != config["tensors"].get(n))
-        raise ModelError(
-            f"The delta in `{folder}` does not fit this network: `{name}` is {config['tensors'].get(name, 'absent')} "
-            f"there, {shapes.get(name, 'absent')} here. Load the checkpoint it was trained on."
-        )
-    for name in subset.head_base:
-        if name not in tensors or tensors[name].shape != parameters[name].shape:
-            raise ModelError(f"The delta in `{folder}` has no head that fits: `{name}`. Use as many labels.")
+    require_shapes(folder, config, {part.name: list(part.parameter.shape) for part in subset.parts})
+    require_head(folder, tensors, {name: parameters[name] for name in subset.head_base})
     if (found := base_hash(model)) != config["base_hash"]:
         raise ModelError(
             f"The delta in `{folder}` was trained on a base with hash {config['base_hash']}, but this one has {found}. "
             "Load the checkpoint it was trained on."
         )
-    for part in subset.parts:
-        _require_whole(folder, part, tensors)
+    with at_base(model):
+        for part in subset.parts:
+            require_part(folder, part, tensors, part.whole())
+    for silo in subset.silos:
+        require_budget(folder, silo, tensors, subset.room[silo.name])
     put(model, tensors)
-
-
-def _require_whole(folder: Path, part: Part, tensors: Mapping[str, torch.Tensor]) -> None:
-    keys = [f"{part.name}.{what}" for what in ("dst_indices", "dst_values", "dst_base")]
-    if missing := [key for key in keys if key not in tensors]:
-        raise ModelError(f"The delta in `{folder}` is not whole: `{missing[0]}` is missing. Restore it from a copy.")
-    index, values, old = (tensors[key] for key in keys)
-    rising = len(index) < 2 or bool((index[1:] > index[:-1]).all())
-    inside = not len(index) or (int(index[0]) >= 0 and int(index[-1]) < part.total)
-    finite = bool(torch.isfinite(values).all())
-    if not (len(index) == len(values) == len(old) and rising and inside and finite):
-        raise ModelError(
-            f"The delta in `{folder}` is spoiled: the places of `{part.name}` must rise within {part.total} weights, "
-            "one finite value for each. Restore it from a copy."
-        )
 
 
 def _fits(index: torch.Tensor) -> bool:

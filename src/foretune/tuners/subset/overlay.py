@@ -231,6 +231,12 @@ def overlays(model: nn.Module) -> dict[str, OverlayLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, OverlayLinear)}
 
 
+def taken_off(model: nn.Module) -> None:
+    """Put the layers themselves in the places of their overlays; the subsets are gone with these."""
+    for name, layer in overlays(model).items():
+        model.set_submodule(name, layer.base_layer)
+
+
 def merged(model: PreTrainedModel) -> PreTrainedModel:
     """Merge the subsets into the weights that they lie over, in place and to the last bit; the overlays are gone.
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
 from torch.nn.modules.module import _IncompatibleKeys
 
 from foretune.errors import ModelError, UsageError
@@ -205,11 +204,9 @@ class SubsetModel(PeftModel):
         try:
             with self.base_model.holding(adapter_name) as network:
                 subsets.load(network, folder, wanted)
-        except BaseException as error:
+        except BaseException:
             if self.base_model.is_blank(adapter_name):
                 self._forget(adapter_name)
-            if isinstance(error, SafetensorError | OSError):
-                raise ModelError(f"The delta in `{folder}` cannot be read: {error}. Restore it from a copy.") from error
             raise
         self.base_model.filled(adapter_name)
         if not is_trainable:
