@@ -39,11 +39,21 @@ def test_a_run_learns_a_small_delta_and_predicts(kind, model, options, words, pl
     assert record["config"]["tuner"]["name"] == "dynamic-subset"
     assert record["config"]["schedule"]["precision"] == words[1]
     assert {name: record["config"]["tuner"]["options"][name] for name in options} == options
-    assert [p["step"] for p in record["curve"]["points"] if p["metric"] == "churn"] == [2, 4]
+    assert [p["step"] for p in record["curve"]["points"] if p["metric"] == "churn"] == [1, 2, 3, 4]
     assert 0 < record["cost"]["trainable_parameters"] < 0.1 * record["cost"]["total_parameters"]
     told = run_in(place, "predict", f"run-{model}", f"{kind}.csv")
     assert (told.returncode, told.stderr) == (0, "")
     assert len(list(csv.DictReader(io.StringIO(told.stdout)))) == 48
+
+
+def test_what_the_weight_decay_is_of_is_said_with_the_plan_and_once_in_the_record(place, run_in):
+    words = ("--model", "bert", "--tuner", "dynamic-subset", "--steps", "1", "--weight-decay", "0.05", "--json")
+    planned = run_in(place, "tune", "classification.csv", *words, "--dry-run")
+    said = [note for note in json.loads(planned.stdout)["notes"] if note.startswith("Weight decay 0.05")]
+    assert len(said) == 1
+    assert "the subset has its own, 0 (`--option weight_decay=...`)" in said[0]
+    done = run_in(place, "tune", "classification.csv", *words, "--out", "decayed")
+    assert json.loads(done.stdout)["record"]["notes"].count(said[0]) == 1
 
 
 def test_a_density_above_one_is_refused_in_one_line(place, run_in):

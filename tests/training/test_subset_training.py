@@ -251,10 +251,23 @@ def test_the_record_counts_the_subset_and_its_curve_shows_it_settle(
     assert weights < 12 * subset.size + 4 * head + 512 * len(subset.parts)
     curve = read_run(tmp_path / "run").curve
     steps, churn = curve.of("train", "churn")
-    assert steps == [2, 4, 6, 8, 10, 12]
+    assert steps == [*range(1, 13)]
     assert all(0 <= value <= 1 for value in churn)
-    assert churn[-1] < churn[0]
+    assert churn[0] == 1
+    assert churn[-1] < churn[1]
     assert min(curve.of("train", "least_displacement")[1]) > 0
+
+
+@pytest.mark.parametrize("name", ["dynamic-subset", "static-subset", "lora"])
+@pytest.mark.parametrize("decay", [0.0, 0.02])
+def test_the_record_says_that_the_schedules_weight_decay_is_of_the_head_alone(
+    name: str, decay: float, config: Config, task: Tasks
+) -> None:
+    asked = config(tuner=Part(name), steps=1, evaluations=1)
+    asked = replace(asked, schedule=replace(asked.schedule, weight_decay=decay))
+    notes = train(asked, task=task(), floors=False).notes
+    said = [note for note in notes if note.startswith("Weight decay 0.02 (`--weight-decay`) is of the head alone")]
+    assert len(said) == (decay > 0 and name != "lora")
 
 
 def test_bf16_products_choose_in_fp32_weights_and_the_rest_stays_the_base(config: Config, task: Tasks) -> None:

@@ -194,13 +194,13 @@ def prepare_plan(
     slow = about_emulated(config.schedule.precision)
     draft = Draft(task, as_run(asked, config, options), config, adviser=asks, notes=(slow,) if slow else ())
     if options.budget is None and not measure:
-        return draft
+        return _remarked(draft)
     draft = replace(draft, probe=probe(config, task))
     if options.budget is not None:
         draft = _fitted(draft, asks, options, len(rows.train), began)
     elif asks is not None and draft.plan.recommender != "default":
         draft = _timed(draft, asks, options, len(rows.train))
-    return _expecting(draft)
+    return _remarked(_expecting(draft))
 
 
 def _asked(asks: Adviser | None) -> Plan:
@@ -294,6 +294,12 @@ def _fitted(draft: Draft, asks: Adviser | None, options: TuneOptions, rows: int,
             "for them: training will stop when they are over."
         )
     return replace(draft, notes=(*draft.notes, note)) if note else draft
+
+
+def _remarked(draft: Draft) -> Draft:
+    """The draft with what its tuner has to say about its schedule."""
+    said = make_tuner(draft.config.tuner).remarks(draft.config.schedule)
+    return replace(draft, notes=(*draft.notes, *said))
 
 
 def _expecting(draft: Draft) -> Draft:

@@ -39,7 +39,12 @@ def pictures(record: RunRecord) -> tuple[tuple[Markup, str], ...]:
             (distance(found), f"How far the subset of each matrix is from the base. {each}"),
             (histogram(found), "How far each weight of the subset is from the base, on a logarithmic scale."),
         ]
-    drawn.append((course(record), "At the steps at which dev was evaluated. Dotted: the kept step."))
+    drawn.append(
+        (
+            course(record),
+            "At the steps at which each was recorded. Dotted: the kept step.",
+        )
+    )
     return tuple((svg, caption) for svg, caption in drawn if svg is not None)
 
 

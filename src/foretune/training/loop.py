@@ -113,6 +113,7 @@ def fit(
             stopped = not finished and _any(run, stop())
             due = stopped or (finished and pause) or (time.monotonic() - last_save > save_every and not finished)
             if checkpoints and due:
+                _keep_between(run, state, state.step + 1)
                 if accelerator.is_main_process:
                     learned, parameters = tuner.learned(bare), trainable(bare)
                     saved.save(checkpoints, state, learned, best or learned, moments(optimizer, parameters))
@@ -193,6 +194,7 @@ def _backward(run: Prepared, rows: np.ndarray, step: int) -> float:
 
 def _measure(run: Prepared, state: State, seconds: float, progress: Progress) -> bool:
     """Judge dev, extend the curve, and say whether these weights are the best so far."""
+    _keep_between(run, state, state.step)
     state.points += _monitored(run, state.step, seconds)
     if "dev" not in run.encoded:
         state.best, state.stale = (0.0, 0.0, -state.step), 0
@@ -212,6 +214,16 @@ def _measure(run: Prepared, state: State, seconds: float, progress: Progress) ->
 def _monitored(run: Prepared, step: int, seconds: float) -> list[Point]:
     numbers = run.engine.tuner.monitor(run.engine.bare)
     return [Point(step, "train", name, number, seconds) for name, number in numbers.items()]
+
+
+def _keep_between(run: Prepared, state: State, end: int) -> None:
+    """Put into the curve, where they belong, what the tuner has kept of the steps before ``end``."""
+    found = run.engine.tuner.between(run.engine.bare)
+    seconds = {point.step: point.seconds for point in state.points if (point.split, point.metric) == ("train", "loss")}
+    for step, numbers in found.items():
+        if step < end:
+            state.points += [Point(step, "train", name, value, seconds[step]) for name, value in numbers.items()]
+    state.points.sort(key=lambda point: point.step)
 
 
 def evaluation_steps(schedule: Schedule) -> set[int]:

@@ -246,6 +246,7 @@ def _describe(record: RunRecord, run: Prepared) -> RunRecord:
     rows = {split: len(table) for split, table in run.tables.items()}
     cut = {split: e.cut for split, e in run.encoded.items() if e.cut and not run.engine.objective.in_context}
     limit, stage = run.config.model.max_length, record.stage
+    remarks = run.engine.tuner.remarks(run.config.schedule)
     return replace(
         record,
         config=run.config,
@@ -258,7 +259,7 @@ def _describe(record: RunRecord, run: Prepared) -> RunRecord:
         sample=run.draw.sha256,
         tuner=run.engine.tuner.part,
         surroundings=surroundings(str(run.engine.accelerator.device), run.engine.accelerator.num_processes),
-        notes=tuple(dict.fromkeys((*run.task.notes, *run.draw.notes, *(stage.sentences() if stage else ())))),
+        notes=tuple(dict.fromkeys((*run.task.notes, *run.draw.notes, *remarks, *(stage.sentences() if stage else ())))),
         warnings=(stage.warnings if stage else ())
         + tuple(
             f"{n} of {len(run.encoded[split])} texts in {split} are longer than {limit} tokens and lose their end."
