@@ -155,7 +155,7 @@ class SubsetTuner(Tuner):
         return kind(groups, **settings)
 
     def remarks(self, schedule: Schedule) -> tuple[str, ...]:
-        if not schedule.weight_decay:
+        if schedule.weight_decay in (0.0, Schedule.weight_decay):  # none, or nobody asked for it
             return ()
         return (
             f"Weight decay {schedule.weight_decay:g} (`--weight-decay`) is of the head alone: the subset has its own, "
