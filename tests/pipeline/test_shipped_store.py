@@ -10,6 +10,7 @@ import pytest
 import foretune
 from foretune.comparison.replay.entries import DEFAULT
 from foretune.evaluation.metrics import spearman
+from foretune.recommenders.left_out import agreement, ranks_left_out
 from foretune.records import RunCollection
 from foretune.store.bundled import FOLDER
 from foretune.store.collections import read_collection
@@ -34,6 +35,14 @@ def test_check_11_the_first_recommendation_is_not_worse_than_the_default_on_nine
     behind = (done.regrets["transfer"] - done.regrets[DEFAULT])[:, 0, 0]
     assert len(behind) == len(shipped.tasks)
     assert (behind <= done.noise[0]).mean() >= 0.95
+
+
+@pytest.mark.parametrize("seed", [0, 5, 10, 20])
+def test_whether_the_shipped_runs_are_trusted_to_rank_is_no_matter_of_the_seed(shipped: RunCollection, seed: int):
+    """Two groups of tasks have scores that can be told apart; with 10 both were hidden at once."""
+    spearman, groups = agreement(data := metadataset([shipped]), ranks_left_out(data, seed))
+    assert groups == 2
+    assert 0.6 < spearman < 0.8
 
 
 @pytest.fixture(scope="module")

@@ -171,9 +171,17 @@ def _of(past: MetaDataset, tuner: str) -> np.ndarray:
 
 
 def _held(past: MetaDataset, seed: int) -> Iterator[np.ndarray]:
-    """Folds that leave out whole groups; where there are few groups, each in turn."""
+    """Folds that leave out whole groups; where there are few groups, each in turn.
+
+    Groups whose scores can be told apart are in different folds as far as there are folds: with two such groups hidden
+    at once, nothing would be left from which either could be ranked, whatever the past is worth.
+    """
+    keys = [task.group_key for task in past.tasks]
+    weight: dict[str, float] = dict.fromkeys(keys, 0.0)
+    for key, share in zip(keys, resolved(past), strict=True):
+        weight[key] += float(share) / keys.count(key)
     made = False
-    for held in conformal.left_out(past, seed):
+    for held in conformal.left_out(past, seed, weight):
         made = True
         yield held
     if not made:
