@@ -17,13 +17,13 @@ from foretune.objectives import for_kind
 from foretune.pipeline import advice, prepare_plan, recommend, trials
 from foretune.pipeline.draft import draw_rows
 from foretune.pipeline.options import make_options
-from foretune.recommenders import Planner
+from foretune.recommenders import Planner, Trial
 from foretune.recommenders.forecasts import Forecasts
 from foretune.recommenders.foresight import Foresight
 from foretune.recommenders.pool import make_pool, plain_of
 from foretune.records import Line, MetaRun, ModelRef, Part, Plan, RunCollection
 from foretune.store import JournalStore
-from foretune.store.collections import keep
+from foretune.store.collections import keep, read_collection, write_collection
 from foretune.store.journal import encode_line
 from foretune.store.metadataset import CELLS
 from foretune.tasks.describe import card
@@ -157,6 +157,12 @@ def test_imported_runs_of_foretune_decide_and_the_recommender_can_be_left_out(ta
     assert planned(task, bert, recommender="default").best.tuner.name == "lora"
 
 
+def test_what_another_foretune_exported_decides_like_runs_of_ones_own(task, bert, store, about, tmp_path):
+    write_collection(tmp_path / "from-elsewhere", earlier(about))
+    keep(store, read_collection(tmp_path / "from-elsewhere"))
+    assert planned(task, bert).recommender == "transfer"
+
+
 def test_runs_of_other_projects_and_of_other_kinds_are_not_consulted(task, bert, store, about):
     keep(store, earlier(about, source="elsewhere"))
     keep(store, earlier(about, kind="regression"))
@@ -240,7 +246,11 @@ def grey_box(task, bert, folder, **asked):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Four candidates, and a foresight that learns nothing: the play itself is what is tested."""
+    """Three candidates, and a foresight that learns nothing: the play itself is what is tested."""
+    few(monkeypatch, 3)
+
+
+def few(monkeypatch, size):
 
     class Flat(Foresight):
         spearman, judged, cost = 1.0, 3, None
@@ -256,7 +266,9 @@ def short(monkeypatch):
     def flat(past, seed=0, *, curves=False):
         return Flat(past, seed, curves)
 
-    monkeypatch.setattr("foretune.pipeline.advice.Planner", lambda *given: Planner(*given, size=3, fit=flat))
+    monkeypatch.setattr(
+        "foretune.pipeline.advice.Planner", lambda *given, **named: Planner(*given, **named, size=size, fit=flat)
+    )
 
 
 def test_a_played_budget_keeps_the_best_by_dev_and_judges_test_once(task, bert, store, about, short, tmp_path):
@@ -292,3 +304,74 @@ def test_a_play_that_was_stopped_goes_on_where_it_was(task, bert, store, about, 
     result = grey_box(task, bert, tmp_path / "run")
     assert result.record.digest == whole.record.digest
     assert result.metrics == whole.metrics
+
+
+def portfolio(task, bert, folder, **asked):
+    return foretune.tune(task, model=bert, mode="portfolio", steps=20, out=folder, **asked)
+
+
+@pytest.fixture
+def eight(monkeypatch):
+    """Candidates, all of which may be recommended."""
+    few(monkeypatch, 8)
+
+
+@pytest.mark.parametrize(("budget", "runs"), [(None, trials.TRIED), ("600s", 8)])
+def test_a_portfolio_is_run_one_after_another_in_full_and_the_best_by_dev_is_kept(
+    budget, runs, task, bert, store, about, eight, tmp_path
+):
+    keep(store, earlier(about))
+    result = portfolio(task, bert, tmp_path / "run", budget=budget)
+    tried = list(trials.records(tmp_path / "run"))
+    assert len(tried) == runs
+    assert all(record.steps_done == record.config.schedule.steps for record in tried)
+    assert not any(record.evaluations for record in tried)
+    best = max(max(p.value for p in r.curve if (p.split, p.metric) == ("dev", "accuracy")) for r in tried)
+    assert result.metrics["dev"]["accuracy"] == pytest.approx(best)
+    assert any(f"of {runs} candidates" in line for line in result.plan.evidence)
+
+
+def test_a_portfolio_that_was_stopped_repeats_no_run(task, bert, store, about, eight, tmp_path):
+    keep(store, earlier(about))
+    count = 0
+
+    def stop(line):
+        nonlocal count
+        count += line.startswith("Trial of")
+        if count == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="goes on"):
+        portfolio(task, bert, tmp_path / "run", say=stop)
+    lines = []
+    portfolio(task, bert, tmp_path / "run", say=lines.append)
+    assert len(list(trials.records(tmp_path / "run"))) == trials.TRIED
+    assert sum(line.startswith("Trial of") for line in lines) == trials.TRIED - 2
+
+
+class Asking:
+    """A recommender that asks for one candidate after another."""
+
+    def __init__(self, n):
+        self.seen, self.over = np.zeros(n, int), np.zeros(n, bool)
+
+    def ask(self):
+        return next((Trial(place) for place in range(len(self.over)) if not self.over[place]), None)
+
+
+@pytest.mark.parametrize(
+    ("left", "seconds", "slowest", "fits"),
+    [(10.0, 8.0, 99.0, True), (10.0, 9.5, 0.0, False), (10.0, np.nan, 9.0, True), (10.0, np.nan, 11.0, False)],
+)
+def test_a_trial_that_the_budget_does_not_hold_is_not_begun(left, seconds, slowest, fits):
+    play = trials.Play(None, None, None, None, Asking(1), np.array([seconds]), left=lambda: left, overhead=1.0)
+    assert (play._next(slowest) is not None) == fits
+
+
+def test_learning_again_is_off_and_of_a_played_budget_alone(task, bert, store, about):
+    keep(store, earlier(about))
+    asked = {"model": bert, "mode": "grey-box", "budget": "600s"}
+    assert not prepare_plan(task, make_options(asked)).adviser.planner.refit
+    assert prepare_plan(task, make_options({**asked, "refit": True})).adviser.planner.refit
+    with pytest.raises(UsageError, match="--refit"):
+        make_options({"refit": True})

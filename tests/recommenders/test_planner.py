@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from foretune.errors import UsageError
-from foretune.recommenders import Measured, Planner, plan, published
+from foretune.recommenders import Measured, Observation, Planner, plan, published
 from foretune.recommenders.ground import nearest
 from foretune.recommenders.noise import noise_floor
 from foretune.recommenders.plan import RANKED, _cheapest
 from foretune.recommenders.transfer import MODES
 from foretune.records import Plan
+from foretune.store.metadataset import CELLS
 
 NEW = replace(earlier_runs.task(2, rows=90), task_id="new", group_key="new", name="new one")
 PAST = earlier_runs.dataset(tasks=5)
@@ -57,7 +58,17 @@ def test_the_ranking_is_by_worth_and_holds_the_default():
     assert made.recommender == "transfer"
     assert f"expected to reach accuracy {made.default.score:.3f}" in text(made)
     assert made.best.interval[0] <= made.best.score <= made.best.interval[1]
-    assert made.best.p_fail == 0.05
+
+
+def test_a_chance_of_failing_is_said_where_some_earlier_run_failed_and_nowhere_else():
+    assert not PAST.failed.any()
+    unknown = planner().plan(here())
+    assert {each.p_fail for each in unknown.ranked} == {None}
+    assert f"None of the {len(PAST)} earlier runs failed" in text(unknown)
+    status = np.where(np.arange(len(PAST)) == 3, "oom", PAST.status)
+    told = planner(replace(PAST, status=status)).plan(here())
+    assert told.best.p_fail == 0.05
+    assert "earlier runs failed" not in text(told)
 
 
 def test_without_a_number_to_say_the_plan_says_why():
@@ -216,6 +227,50 @@ def test_it_learns_once_however_often_it_plans():
     first = asked.plan(here())
     asked.plan(here(measured=Measured(first.best, 0.1)))
     assert len(calls) == 1
+
+
+def test_what_was_learned_of_one_past_is_not_taken_for_another():
+    """With ``refit`` the past grows by what was seen of the task, and is learned anew."""
+    learned = []
+
+    def counting(past, seed=0, curves=False):
+        learned.append(len(past))
+        return earlier_runs.Oracle()
+
+    asked = Planner(PAST, "grey-box", size=10, fit=counting, refit=True)
+    _, recommender = asked.recommender(here())
+    recommender.refit_every = 1.0
+    while (trial := recommender.ask()) is not None:
+        told(recommender, trial, 0.7)
+    assert learned[0] == len(PAST)
+    assert len(learned) > 2
+    assert learned[1:] == sorted(learned[1:])
+    assert learned[1] > learned[0]
+    asked.plan(here())
+    assert learned.count(len(PAST)) == 1
+
+
+@pytest.mark.parametrize("mode", ["portfolio", "grey-box"])
+def test_what_does_not_fit_the_memory_is_never_tried(mode):
+    """But the published default, as in a plan: what is expected of memory is no measurement."""
+    asked = Planner(PAST, mode, size=40, fit=earlier_runs.oracle())
+    tried = {}
+    for memory in (None, 20e6):
+        pool, recommender, _ = asked.to_play(here(memory_bytes=memory))
+        tried[memory] = set()
+        while (trial := recommender.ask()) is not None:
+            told(recommender, trial, 0.7)
+            tried[memory].add(pool.offered[trial.place].schedule.batch_size)
+    assert max(tried[None]) > 20
+    assert max(tried[20e6]) <= 20
+
+
+def told(recommender, trial, score):
+    curve = np.full(CELLS, np.nan)
+    curve[: trial.until] = score
+    nothing = np.full(CELLS, np.nan)
+    curves = {"score": curve, "dev_loss": nothing, "train_loss": nothing}
+    recommender.tell(Observation(trial, "ok", curves, nothing))
 
 
 def test_an_unknown_mode_is_answered():

@@ -77,9 +77,10 @@ class Shown(Progress):
 
 def show_plan(shown: Shown, draft: Draft, explain: bool = False) -> None:
     """The plan of ``--dry-run`` and of ``recommend``; what it rests on in full where ``explain`` is asked for."""
-    foretold = any(item.p_fail is not None for item in draft.plan.ranked)
+    foretold = any(item.origin not in ("", "default") for item in draft.plan.ranked)
+    failing = any(item.p_fail is not None for item in draft.plan.ranked)
     table = Table(title="Plan, best first", title_justify="left", show_header=True)
-    columns = ("", "tuner", "lr", "steps", "batch", "expected score", *(["may fail"] if foretold else []))
+    columns = ("", "tuner", "lr", "steps", "batch", "expected score", *(["may fail"] if failing else []))
     for column in (*columns, "time", "memory", *(["from"] if foretold else [])):
         table.add_column(column)
     for rank, item in enumerate(draft.plan.ranked, 1):
@@ -91,7 +92,7 @@ def show_plan(shown: Shown, draft: Draft, explain: bool = False) -> None:
             str(schedule.steps),
             str(schedule.batch_size),
             Text("unknown" if item.score is None else scored(draft.task.schema.metric, item.score, item.interval)),
-            *([f"{item.p_fail or 0:.0%}"] if foretold else []),
+            *([f"{item.p_fail or 0:.0%}"] if failing else []),
             "unknown" if item.seconds is None else seconds(item.seconds),
             "unknown" if item.bytes is None else size(item.bytes),
             *([ORIGINS[item.origin]] if foretold else []),

@@ -37,7 +37,9 @@ Model = Annotated[str | None, _option(Method, "Folder or Hub id; default: demo, 
 Revision = Annotated[str | None, _option(Method, "Branch, tag or commit of a Hub id.")]
 Pooling = Annotated[str | None, _option(Method, "cls, mean, last or eos; default: as the checkpoint was trained.")]
 MaxLength = Annotated[int | None, _option(Method, "Longest text in tokens (256); what is longer is cut and reported.")]
-TrustRemoteCode = Annotated[bool, _option(Method, "Run Python code that comes with the model.", "--trust-remote-code")]
+TrustRemoteCode = Annotated[
+    bool | None, _option(Method, "Run Python code that comes with the model.", "--trust-remote-code")
+]
 TunerName = Annotated[str | None, _option(Method, "Fine-tuning method: lora, full, head, ...; default: recommended.")]
 TunerOption = Annotated[
     list[str] | None, _option(Method, "Option of what --tuner names, key=value; or a flag: --tuner lora --rank 16.")
@@ -57,7 +59,12 @@ RecommenderName = Annotated[
     str | None, _option(Method, "Who chooses the pipeline: transfer (from earlier runs) or default (published).")
 ]
 Mode = Annotated[
-    str | None, _option(Method, "How transfer chooses: one-shot, portfolio, or grey-box, which plays out a budget.")
+    str | None,
+    _option(Method, "How transfer chooses: one-shot; portfolio, which runs a few; grey-box, which plays out a budget."),
+]
+Refit = Annotated[
+    bool | None,
+    _option(Method, "In the mode grey-box, learn again from what was seen of the task (off).", "--refit/--no-refit"),
 ]
 Budget = Annotated[str | None, _option(Run, "Wall time for the whole command: 90s, 20m, 1.5h.")]
 Config = Annotated[
@@ -103,7 +110,7 @@ def tune(
     revision: Revision = None,
     pooling: Pooling = None,
     max_length: MaxLength = None,
-    trust_remote_code: TrustRemoteCode = False,
+    trust_remote_code: TrustRemoteCode = None,
     tuner: TunerName = None,
     option: TunerOption = None,
     objective: ObjectiveName = None,
@@ -116,6 +123,7 @@ def tune(
     out: Annotated[Path | None, _option(Run, "Run folder; default: runs/<task>-<tuner>-<identity>.")] = None,
     recommender: RecommenderName = None,
     mode: Mode = None,
+    refit: Refit = None,
     budget: Budget = None,
     dry_run: Annotated[bool, _option(Run, "Print the plan and stop; trains nothing.", "--dry-run")] = False,
     overwrite: Annotated[bool, _option(Run, "Begin anew in a folder that holds another run.", "--overwrite")] = False,
@@ -199,10 +207,10 @@ def run(
 
 
 def merge(values: dict[str, Any], config: Path | None) -> dict[str, Any]:
-    """The YAML file's options under those given on the command line. A zero is given; None and an unset flag are not.
+    """The YAML file's options under those given on the command line. A zero and a flag's no are given; None is not.
 
-    >>> merge({"clip": 0.0, "lr": None, "trust_remote_code": False, "ood": []}, None)
-    {'clip': 0.0}
+    >>> merge({"clip": 0.0, "lr": None, "refit": False, "ood": []}, None)
+    {'clip': 0.0, 'refit': False}
 
     Raises:
         UsageError: the file cannot be read, or holds what is asked of the command and not of the run.
@@ -214,5 +222,5 @@ def merge(values: dict[str, Any], config: Path | None) -> dict[str, Any]:
     for name in told:
         if name.replace("-", "_") in COMMAND:
             raise UsageError(f"`{name}` belongs on the command line (`{flag(name)}`), not in `{config}`.")
-    given = {name: value for name, value in values.items() if value is not None and value is not False and value != []}
+    given = {name: value for name, value in values.items() if value is not None and value != []}
     return {**{name.replace("-", "_"): value for name, value in told.items()}, **given}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from foretune.models import Checkpoint
 from foretune.objectives import make as make_objective
 from foretune.pipeline.memory_of_runs import described, memory_for, seen_by
 from foretune.pipeline.options import TuneOptions
 from foretune.pipeline.settings import fixed, laid_over
-from foretune.recommenders import Measured, Planner, Situation
+from foretune.recommenders import Measured, Planner, Pool, Situation, Transfer
 from foretune.recommenders.published import TUNER
 from foretune.records import MetaTask, Part, Plan, Recommendation, RunConfig, Schedule, Seeds, TaskCard
 from foretune.tasks import Draw, Task
@@ -45,14 +47,28 @@ class Adviser:
             measured: what a few steps took here.
             budget_seconds: left for training steps; with it ``measured`` must be given.
         """
-        asked = replace(self.situation, measured=measured)
-        if budget_seconds is not None and measured is not None:
-            asked = replace(asked, budget_seconds=budget_seconds, seconds_per_step=measured.step_seconds)
-        made = self.planner.plan(asked)
+        made = self.planner.plan(self._asked(measured, budget_seconds))
         wanted = fixed(self.options)
         if wanted and made.recommender != "default":
             made = replace(made, evidence=(*made.evidence, f"Fixed for every candidate: {', '.join(wanted)}."))
         return _in_precision(replace(made, evidence=(*made.evidence, *self.notes)))
+
+    def to_play(
+        self, measured: Measured | None, budget_seconds: float | None, overhead: float
+    ) -> tuple[Pool, Transfer, np.ndarray]:
+        """The candidates of which several are to be run, who chooses among them, and the seconds that each would take.
+
+        Args:
+            measured, budget_seconds: as in ``plan``.
+            overhead: seconds that starting or continuing a candidate costs beside its steps.
+        """
+        return self.planner.to_play(self._asked(measured, budget_seconds), overhead)
+
+    def _asked(self, measured: Measured | None, budget_seconds: float | None) -> Situation:
+        asked = replace(self.situation, measured=measured)
+        if budget_seconds is not None and measured is not None:
+            asked = replace(asked, budget_seconds=budget_seconds, seconds_per_step=measured.step_seconds)
+        return asked
 
 
 def adviser(
@@ -98,7 +114,8 @@ def adviser(
         pretrained_further=options.pretrain is not None,
         memory_bytes=_memory(),
     )
-    return Adviser(situation, Planner(memory.runs, options.mode, options.seed), options, memory.notes, seen)
+    planner = Planner(memory.runs, options.mode, options.seed, refit=options.refit)
+    return Adviser(situation, planner, options, memory.notes, seen)
 
 
 def measured_by(probe: Probe, config: RunConfig) -> Measured | None:

@@ -52,6 +52,7 @@ class TuneOptions:
         budget: wall time for the whole command: ``90``, ``"90s"``, ``"20m"``, ``"1.5h"``.
         recommender: ``transfer`` learns from earlier runs, ``default`` is the published default.
         mode: how ``transfer`` chooses: ``one-shot``, ``portfolio`` or ``grey-box``, which needs a budget.
+        refit: in the mode ``grey-box``, learn again from what was seen of the task while the budget is played.
     """
 
     __pydantic_config__ = {"extra": "forbid", "coerce_numbers_to_str": True}  # noqa: RUF012
@@ -102,6 +103,7 @@ class TuneOptions:
     budget: str | None = None
     recommender: str = "transfer"
     mode: str = "one-shot"
+    refit: bool = False
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -142,6 +144,11 @@ class TuneOptions:
         if self.mode == "grey-box" and self.budget is None:
             raise UsageError(
                 "`--mode grey-box` plays candidates until a budget is spent. Say how much: `--budget 20m`."
+            )
+        if self.refit and self.mode != "grey-box":
+            raise UsageError(
+                f"`--refit` learns again while a budget is played, but `--mode {self.mode}` plays none. Give `--mode "
+                "grey-box --budget 20m`, or leave it out."
             )
 
     def _check_pretraining(self) -> None:

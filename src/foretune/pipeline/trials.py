@@ -1,4 +1,7 @@
-"""Trials: a budget is played out, a tenth of a run at a time, and the best by dev is judged once.
+"""Trials: several candidates are run, and the best of them by dev is judged once.
+
+Which and how far is for the recommender to ask: whole runs one after another, or a tenth of a run at a time. A budget
+ends it when it does not hold what would come next; where there is none, ``TRIED`` runs do.
 
 Every candidate that was touched has a folder under ``trials``: its record, and the state from which it goes on. What
 is in these folders is all there is to know, so a killed play is rebuilt by telling the recommender what they hold. No
@@ -16,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from foretune.errors import DivergedError, ForetuneError, Interrupted, ResourceError
-from foretune.pipeline.advice import Adviser
-from foretune.recommenders import Observation, Transfer, Trial
-from foretune.records import Plan, Recommendation, RunConfig, RunRecord
+from foretune.recommenders import Observation, Pool, Transfer, Trial
+from foretune.records import Cost, Plan, Recommendation, RunConfig, RunRecord
 from foretune.store.folder import RUN_FILE, read_run
 from foretune.store.metadata import from_records
 from foretune.store.metadataset import CELLS, ROLES, metadataset
@@ -28,6 +30,10 @@ from foretune.training.progress import Progress
 from foretune.training.run import train
 
 FOLDER = "trials"
+
+TRIED = 5
+"""Whole runs where no budget says how many: on TaskSet the best of a greedy portfolio of so many was within a hundredth
+of the best of all."""
 
 Say = Callable[[str], None]
 
@@ -49,35 +55,41 @@ class Kept:
 
 @dataclass
 class Play:
-    """One budget, one task.
+    """Several candidates on one task.
 
     Attributes:
         folder: of the run; trials lie in it.
         config: any run of the task; a candidate's differs in tuner and schedule.
-        left: seconds that are left for trials, when called.
+        pool, recommender: who chooses, and among what.
+        seconds: ``(n,)`` of training that each candidate is expected to take; NaN where nothing is known.
+        left: seconds that are left for trials, when called; None where there is no budget.
+        most: runs that may come to their end.
         overhead: seconds that starting or continuing a candidate costs beside its steps.
     """
 
     folder: Path
     config: RunConfig
     task: Task
-    adviser: Adviser
-    left: Callable[[], float]
-    overhead: float
+    pool: Pool
+    recommender: Transfer
+    seconds: np.ndarray
+    left: Callable[[], float] | None = None
+    most: int | None = None
+    overhead: float = 0.0
     say: Say = lambda line: None
     progress: Progress | None = None
 
     def run(self, plan: Plan) -> Kept | None:
-        """Play until the budget does not hold the next tenth; None where no trial has a score.
+        """Play until the budget does not hold the next trial, or enough was run; None where no trial has a score.
 
         Raises:
             Interrupted: the trials so far are kept.
         """
-        pool, recommender = self.adviser.planner.recommender(self.adviser.situation, self.overhead)
+        pool, recommender = self.pool, self.recommender
         configs = [self._config(each) for each in pool.offered]
-        self._recall(recommender, configs)
+        self._recall(configs)
         slowest = 0.0
-        while (trial := recommender.ask()) is not None and self.left() > slowest:
+        while (trial := self._next(slowest)) is not None:
             config = configs[trial.place]
             began = time.monotonic()
             record = self._bring(config, trial)
@@ -102,6 +114,17 @@ class Play:
         made = replace(plan, ranked=(first, *rest), evidence=(*plan.evidence, said), tied=1)
         return Kept(configs[best], record.steps_done, made)
 
+    def _next(self, slowest: float) -> Trial | None:
+        """What is asked for, unless enough was run or the budget does not hold it: what it is expected to take, or
+        where that is not known as much as the slowest trial so far took."""
+        done = int((self.recommender.over & (self.recommender.seen > 0)).sum())
+        trial = self.recommender.ask() if self.most is None or done < self.most else None
+        if trial is None or self.left is None:
+            return trial
+        share = (trial.until - self.recommender.seen[trial.place]) / CELLS
+        expected = float(self.seconds[trial.place] * share) + self.overhead
+        return trial if self.left() > (expected if np.isfinite(expected) else slowest) else None
+
     def _config(self, pipeline: Recommendation) -> RunConfig:
         return replace(self.config, tuner=pipeline.tuner, objective=pipeline.objective, schedule=pipeline.schedule)
 
@@ -111,9 +134,17 @@ class Play:
     def _bring(self, config: RunConfig, trial: Trial) -> RunRecord:
         """The record of the candidate once it is at the cell, or failed on the way."""
         place = self._place(config)
-        until = steps_at(config, trial.until)
         try:
-            train(config, task=self.task, folder=place, progress=self.progress, floors=False, until=until, pause=True)
+            train(
+                config,
+                task=self.task,
+                folder=place,
+                progress=self.progress,
+                deadline_seconds=self._deadline(place),
+                floors=False,
+                until=steps_at(config, trial.until),
+                pause=True,
+            )
         except (Paused, DivergedError, ResourceError):
             pass
         except Interrupted:
@@ -122,14 +153,21 @@ class Play:
             self.say(f"A trial failed: {error}")
         return read_run(place)
 
-    def _recall(self, recommender: Transfer, configs: list[RunConfig]) -> None:
-        """Tell ``recommender`` what the folders of an earlier start hold."""
+    def _deadline(self, place: Path) -> float | None:
+        """Seconds of training after which the trial in ``place`` pauses, those that it took before included."""
+        if self.left is None:
+            return None
+        before = read_run(place).cost if (place / RUN_FILE).exists() else Cost()
+        return max(self.left() - self.overhead, 0.0) + before.train_seconds + before.eval_seconds
+
+    def _recall(self, configs: list[RunConfig]) -> None:
+        """Tell the recommender what the folders of an earlier start hold."""
         place = {config.digest: number for number, config in enumerate(configs)}
         for record in records(self.folder):
             number = place.get(record.digest)
             cells = reached(record)
             if number is not None and cells:
-                recommender.tell(observation(Trial(number, cells), record))
+                self.recommender.tell(observation(Trial(number, cells), record))
 
 
 def steps_at(config: RunConfig, cell: int) -> int:

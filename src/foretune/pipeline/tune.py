@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 from foretune.errors import ForetuneError, Interrupted, StoreError, UsageError
 from foretune.pipeline import request as requests
 from foretune.pipeline import trials
+from foretune.pipeline.advice import measured_by
 from foretune.pipeline.draft import (
     READING,
     Draft,
@@ -100,7 +102,7 @@ def tune(
         draft = replace(draft, task=replace(draft.task, notes=(*draft.task.notes, *draft.notes)))
         if overwrite or not (folder / trials.FOLDER).exists():
             requests.begin(folder, request, draft.plan)
-        if options.mode == "grey-box":
+        if options.mode != "one-shot":
             draft = _played(draft, folder, options, began, progress, remember, say)
     record = _train(draft, folder, progress, _deadline(draft, options, began), remember, say)
     _write_up(folder, record)
@@ -172,19 +174,29 @@ def _played(
     remember: bool,
     say: Say,
 ) -> Draft:
-    """The draft of the candidate that a play of the budget keeps; the draft itself where there is nothing to play."""
+    """The draft of the candidate that a play keeps; the draft itself where there is nothing to play."""
     asks, probe, budget = draft.adviser, draft.probe, parse_budget(options.budget)
-    if asks is None or probe is None or budget is None or draft.plan.recommender != "transfer":
+    if asks is None or draft.plan.recommender != "transfer":
         say("Too little is known to play candidates against each other: the plan is run as it is.")
         return draft
-    before = trials.spent(folder)
+    overhead, around = (probe.setup_seconds, probe.setup_seconds + probe.reserve()) if probe else (0.0, 0.0)
+    spent_before = trials.spent(folder)
+
+    def left() -> float:
+        return math.inf if budget is None else budget - (time.monotonic() - began) - around
+
+    measured, whole = measured_by(probe, draft.config) if probe else None, options.mode == "portfolio"
+    pool, recommender, seconds = asks.to_play(measured, left() if whole and budget is not None else None, overhead)
     play = trials.Play(
         folder,
         draft.config,
         draft.task,
-        asks,
-        left=lambda: budget - before - (time.monotonic() - began) - probe.setup_seconds - probe.reserve(),
-        overhead=probe.setup_seconds,
+        pool,
+        recommender,
+        seconds,
+        left=None if budget is None else lambda: left() - spent_before,
+        most=trials.TRIED if whole and budget is None else None,
+        overhead=overhead,
         say=say,
         progress=progress,
     )

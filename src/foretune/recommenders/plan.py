@@ -54,6 +54,7 @@ class Planner:
         past: copies of the task at hand left out.
         size: of the pool.
         fit: what learns from the past.
+        refit: in the mode ``grey-box``, learn again while a budget is played, with what was seen of the task.
     """
 
     past: MetaDataset | None = None
@@ -61,6 +62,7 @@ class Planner:
     seed: int = 0
     size: int = SIZE
     fit: Callable[..., Foresight] = foresee
+    refit: bool = False
     _learned: Foresight | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +78,8 @@ class Planner:
         if recommender.rule == "default":
             best, sources = published(situation)
             return Plan((replace(best, origin=DEFAULT),), Default.name, (*sources, *recommender.evidence))
-        ranking = self._affordable(recommender.in_turn(), pool, situation)
+        fits = ~self._too_dear(pool, situation)
+        ranking = [place for place in recommender.in_turn() if fits[place]] or [0]
         shown = ranking[:RANKED]
         if 0 in ranking and 0 not in shown:
             shown = [*shown[:-1], 0]
@@ -94,6 +97,7 @@ class Planner:
                 *about_default(made, situation),
                 *about_ties,
                 *about_cost(made),
+                *about_failures(made, self.past),
             ),
             (*about_task, *(f"Of the published default: {line}" for line in pool.sources)),
             self.mode,
@@ -109,6 +113,7 @@ class Planner:
             default=0,
             seed=self.seed,
             mode=self.mode,
+            refit=self.refit,
             known=pool.known,
             standard=pool.standard,
             overhead=overhead,
@@ -116,9 +121,22 @@ class Planner:
         )
         return pool, recommender
 
+    def to_play(self, situation: Situation, overhead: float = 0.0) -> tuple[Pool, Transfer, np.ndarray]:
+        """As ``recommender``, who never asks for what would not fit, and the training seconds ``(n,)`` that each
+        candidate is expected to take; NaN where nothing is known."""
+        pool, recommender = self.recommender(situation, overhead)
+        if recommender.abstains:
+            return pool, recommender, np.full(len(pool.runs), np.nan)
+        recommender.bar(self._too_dear(pool, situation))
+        return pool, recommender, costs(pool.offered, situation, self._learned).seconds
+
     def _fit(self, past: MetaDataset, seed: int) -> Foresight:
+        """What is learned of ``past``; that of the planner's own is kept, a past that grew is learned anew."""
+        curves = self.mode == "grey-box"
+        if past is not self.past:
+            return self.fit(past, seed, curves=curves)
         if self._learned is None:
-            self._learned = self.fit(past, seed, curves=self.mode == "grey-box")
+            self._learned = self.fit(past, seed, curves=curves)
         return self._learned
 
     def _timed(self, situation: Situation) -> Situation:
@@ -133,16 +151,17 @@ class Planner:
             seconds = foretold if np.isfinite(foretold) else seconds
         return replace(situation, seconds_per_step=float(seconds))
 
-    def _affordable(self, ranking: list[int], pool: Pool, situation: Situation) -> list[int]:
-        """The places whose training fits the memory and the budget; what is not known rules nothing out, nor is the
-        published default ruled out, which was cut to the budget."""
-        asked = costs([pool.offered[place] for place in ranking], situation, self._learned)
-        fits = np.ones(len(ranking), bool)
+    def _too_dear(self, pool: Pool, situation: Situation) -> np.ndarray:
+        """``(n,)`` the candidates whose training does not fit the memory or the budget; what is not known rules nothing
+        out, nor is the published default ruled out, which was cut to the budget."""
+        asked = costs(pool.offered, situation, self._learned)
+        dear = np.zeros(len(pool.offered), bool)
         if situation.memory_bytes is not None:
-            fits &= ~(asked.bytes > situation.memory_bytes)
+            dear |= asked.bytes > situation.memory_bytes
         if situation.budget_seconds is not None and situation.measured is not None and self.mode != "grey-box":
-            fits &= ~(asked.seconds > situation.budget_seconds)
-        return [place for place, fit in zip(ranking, fits, strict=True) if fit or place == 0] or [0]
+            dear |= asked.seconds > situation.budget_seconds
+        dear[0] = False
+        return dear
 
     def _about_choice(self, recommender: Transfer, made: tuple[Recommendation, ...], *, wider: bool) -> tuple[str, ...]:
         best = made[0]
@@ -236,6 +255,7 @@ def expected(
 ) -> tuple[Recommendation, ...]:
     """``pipelines``, which are at ``places`` of the pool, with what is expected of them."""
     measured, cost = situation.measured, costs(pipelines, situation, learned)
+    failures = bool(past.failed.any())  # where none failed, the chance is a prior's and no run's
     assert situation.task is not None
     made = []
     for each, place, seconds, size in zip(pipelines, places, cost.seconds, cost.bytes, strict=True):
@@ -250,7 +270,7 @@ def expected(
             mean, low, high = (float(values[place]) for values in (told.mean, told.low, told.high))
             known["score"] = mean if np.isfinite(mean) else None
             known["interval"] = (low, high) if np.isfinite([low, high]).all() else None
-            known["p_fail"] = float(told.p_fail[place])
+            known["p_fail"] = float(told.p_fail[place]) if failures else None
         made.append(replace(each, **known))
     return tuple(made)
 
@@ -304,6 +324,13 @@ def about_cost(made: tuple[Recommendation, ...]) -> tuple[str, ...]:
     if made[0].measured:
         return ("Seconds are scaled by steps that were timed on this machine.",)
     return ("Seconds and memory are those of the machines that earlier runs were made on.",)
+
+
+def about_failures(made: tuple[Recommendation, ...], past: MetaDataset) -> tuple[str, ...]:
+    """Why no chance of failing is said where scores are."""
+    if made[0].score is None or past.failed.any():
+        return ()
+    return (f"None of the {len(past):,} earlier runs failed, so of failures nothing was learned.",)
 
 
 def _calibrated(recommender: Transfer) -> bool:

@@ -226,6 +226,10 @@ class Transfer(Recommender):
     def _overstretched(self) -> tuple[Span, ...]:
         return () if self.past is None else overstretched(self.past, self.view)
 
+    def bar(self, places: np.ndarray) -> None:
+        """Never ask for ``places``, a mask ``(n,)``: candidates that this machine cannot run."""
+        self.over |= places
+
     def ask(self) -> Trial | None:
         if self.rule == "surrogate" and self.mode == "grey-box":
             return self._next_cell()

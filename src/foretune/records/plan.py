@@ -17,7 +17,7 @@ class Recommendation:
         score, interval: of the task's metric on dev.
         seconds: of the whole run: set-up, training, evaluation and floors.
         bytes: peak memory above the idle process.
-        p_fail: chance that the run diverges or runs out of memory.
+        p_fail: chance that the run diverges or runs out of memory; None also where no earlier run did.
         measured: whether ``seconds`` rest on steps that were timed on this machine, and not on other machines' runs.
         origin: ``default`` (published), ``portfolio`` (ran before, elsewhere) or ``sampled``; empty where not said.
     """
