@@ -14,6 +14,7 @@ def test_runs_of_other_projects_come_in_once_and_go_out_bit_for_bit(foretune, tm
     done = foretune("runs", "import", "taskset", "in")
     assert done.returncode == 0, done.stderr
     assert "2 tasks, 12 runs (12 ok), 1,836 measurements." in done.stdout
+    assert "learns from foretune's own runs alone" in done.stdout
     assert "known already" in foretune("runs", "import", "taskset", "in").stdout
     assert "left out: test loss, train loss" in foretune("runs", "export", "a", "--format", "qtt-csv").stdout
     assert foretune("runs", "import", "qtt-csv", "a", "--store", "other").returncode == 0
@@ -31,6 +32,7 @@ def test_own_runs_and_imported_ones_are_exported_together_and_read_again(foretun
     assert (out["tasks"], out["runs"]) == (2, 2)
     again = json.loads(foretune("runs", "import", "parquet", "all", "--json").stdout)
     assert again["collections"][0]["runs"] == 2
+    assert again["collections"][0]["own_tasks"] == 1
     one = json.loads(foretune("runs", "export", "one", "--collection", "runs", "--json").stdout)
     assert one["runs"] == 1
 

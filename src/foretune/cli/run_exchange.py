@@ -64,8 +64,11 @@ def summary(collection: RunCollection) -> dict[str, Any]:
     """What a collection holds."""
     from collections import Counter
 
+    from foretune.store.metadata import SOURCE
+
     return {
         "tasks": len(collection.tasks),
+        "own_tasks": sum(task.source == SOURCE for task in collection.tasks),
         "runs": len(collection.runs),
         "points": sum(len(line.steps) for run in collection.runs for line in run.lines),
         "status": dict(sorted(Counter(run.status for run in collection.runs).items())),
@@ -81,6 +84,10 @@ def sentences(done: dict[str, Any]) -> list[str]:
         what = f"{item['tasks']} tasks, {item['runs']:,} runs ({counts}), {item['points']:,} measurements"
         out.append(f"{item['name']}: {what}" + (", known already." if item["known_already"] else "."))
         out += item["notes"]
+        if item["own_tasks"]:
+            out.append(f"`foretune recommend` learns from {item['own_tasks']} of these tasks: foretune's own runs.")
+        else:
+            out.append("`foretune recommend` learns from foretune's own runs alone; `foretune replay` reads these.")
     return out
 
 
