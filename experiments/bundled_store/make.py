@@ -1,8 +1,9 @@
 """Collected stores -> the tables that the package ships, and what they hold as Markdown.
 
 ``python experiments/bundled_store/make.py STORE [STORE ...]`` writes ``src/foretune/store/bundled/*.parquet`` and
-``contents.md`` beside this file. Nothing of the machine's own stays in them but what it is: names of folders are cut
-down to their last part, and tasks carry the licence that the catalog gives.
+``contents.md`` beside this file. ``make.py --again`` writes the table of tasks anew from the tables that are there,
+where only what is measured of a task has changed. Nothing of the machine's own stays in them but what it is: names of
+folders are cut down to their last part, and tasks carry the licence that the catalog gives.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import argparse
 import platform
 import re
+import shutil
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from foretune.errors import DataError
 from foretune.records import SUCCESSES, MetaRun, MetaTask, ModelCard, RunCollection, RunRecord
@@ -34,11 +37,15 @@ PATH = re.compile(r"(?:/[\w.+-]+)+/")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the collection that ships with foretune.")
-    parser.add_argument("stores", nargs="+", type=Path, help="folders that `foretune collect --store` wrote")
+    parser.add_argument("stores", nargs="*", type=Path, help="folders that `foretune collect --store` wrote")
+    parser.add_argument("--again", action="store_true", help="the tasks alone, from the tables in --out")
     parser.add_argument("--call", action="append", default=[], metavar="FOLDER=NAME", help="what a model is called")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where the tables go")
     parser.add_argument("--contents", type=Path, default=Path(__file__).with_name("contents.md"))
     asked = parser.parse_args()
+    if asked.again:
+        again(asked.out)
+        return
     records = [record for store in asked.stores for record in JournalStore(store)]
     made = public(from_records(records, NAME), dict(each.split("=") for each in asked.call))
     if not made.runs:
@@ -52,11 +59,29 @@ def main() -> None:
     print(f"{len(made.runs):,} runs on {len(made.tasks)} tasks, {size / 1e6:.2f} MB, in {asked.out}")
 
 
+def again(folder: Path) -> None:
+    """Write the tasks in ``folder`` anew; runs, configurations and curves stay as they are, byte for byte."""
+    made = read_collection(folder)
+    with TemporaryDirectory() as temporary:
+        write_collection(temporary, replace(made, tasks=tuple(map(today, made.tasks))))
+        shutil.copyfile(Path(temporary) / "tasks.parquet", folder / "tasks.parquet")
+
+
 def public(collection: RunCollection, called: Mapping[str, str]) -> RunCollection:
     """The same without names of folders, and with licences."""
-    tasks = tuple(replace(task, model=_model(task, called), licence=_licence(task)) for task in collection.tasks)
+    named = (replace(task, model=_model(task, called), licence=_licence(task)) for task in collection.tasks)
+    tasks = tuple(map(today, named))
     runs = tuple(replace(run, error=PATH.sub("", run.error)) for run in collection.runs)
     return replace(collection, tasks=tasks, runs=runs)
+
+
+def today(task: MetaTask) -> MetaTask:
+    """``task`` without what is measured no longer: where no class has two rows, a linear model is judged on no class
+    that it learned, so the share of its right answers says nothing (``training.landmarks`` omits it)."""
+    features = dict(task.features)
+    if task.kind == "classification" and features.get("response_distinct") == 1.0:
+        features.pop("landmark_probe", None)
+    return replace(task, features=features)
 
 
 def _model(task: MetaTask, called: Mapping[str, str]) -> ModelCard | None:

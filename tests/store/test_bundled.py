@@ -75,3 +75,14 @@ def test_what_is_shipped_is_as_large_as_it_is_said_to_be_and_leaves_five_tasks_o
     assert f"{len(shipped.runs):,} runs of {len({run.config['tuner'] for run in shipped.runs})} methods" in told
     assert f"on {len(names)} public data sets" in told
     assert all(run.lines for run in shipped.runs if run.status == "ok")
+
+
+def test_no_shipped_task_says_that_a_linear_model_is_always_wrong_where_it_could_not_be_judged(monkeypatch):
+    """With one row of each class it is judged on classes that it never saw: such a landmark is omitted."""
+    monkeypatch.delenv(bundled.INSTEAD, raising=False)
+    shipped = bundled.bundled()
+    assert shipped is not None
+    alone = [task for task in shipped.tasks if task.features.get("classes") == task.rows["train"]]
+    assert [task.name for task in alone] == ["banking77"]
+    assert not any("landmark_probe" in task.features for task in alone)
+    assert sum("landmark_probe" in task.features for task in shipped.tasks) > len(shipped.tasks) / 2
