@@ -12,6 +12,7 @@ import torch
 from foretune.records import Part, RunConfig
 from foretune.tasks import Task
 from foretune.training import meters
+from foretune.training import probe as probing
 from foretune.training.meters import PeakMemory, Stopwatch, memory_estimate, training_flops
 from foretune.training.prepare import prepare
 from foretune.training.probe import estimate_bytes, probe
@@ -131,6 +132,18 @@ def test_a_probe_measures_and_leaves_the_run_as_it_was(
     assert found.total(10, 2) > found.total(1, 1)
     after = train(asked, task=task(), floors=False)
     assert after.curve.of("train", "loss") == before.curve.of("train", "loss")
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(1e9, 23), (0.0, 8)])
+def test_a_probe_times_twenty_steps_and_fewer_where_they_are_long(
+    limit: float, steps: int, config: Callable[..., RunConfig], task: Callable[..., Task], monkeypatch
+) -> None:
+    made: list[int] = []
+    step = probing.optimizer_step
+    monkeypatch.setattr(probing, "optimizer_step", lambda *given: (made.append(given[-1]), step(*given))[1])
+    monkeypatch.setattr(probing, "SECONDS", limit)
+    assert probe(config(steps=3), task()).step_seconds > 0
+    assert made == list(range(steps))
 
 
 def test_every_use_of_a_seed_has_a_stream_of_its_own() -> None:

@@ -17,7 +17,9 @@ from foretune.training.meters import free_memory, memory_estimate
 from foretune.training.optimizer import make_optimizer
 from foretune.training.prepare import Prepared, prepare
 
-WARM, TIMED = 2, 6
+WARM, TIMED, FEWEST, SECONDS = 3, 20, 5, 1.0
+"""Steps that warm up, steps that are timed at most and at least, and the seconds after which ``FEWEST`` are enough: a
+recommendation that takes minutes is not asked for, and the median of five long steps is as good as of twenty short."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Probe:
 
 
 def probe(config: RunConfig, task: Task | None = None, data_dir: str | None = None) -> Probe:
-    """Time ``TIMED`` steps after ``WARM`` warm ones on a throw-away model. Trains nothing that is kept."""
+    """Time ``TIMED`` steps, or fewer that take ``SECONDS``, after ``WARM`` warm ones on a throw-away model. Trains
+    nothing that is kept."""
     before = time.perf_counter()
     short = config.schedule if config.schedule.steps == 0 else replace(config.schedule, steps=WARM + TIMED)
     run = prepare(replace(config, schedule=short), task, data_dir)
@@ -68,6 +71,8 @@ def probe(config: RunConfig, task: Task | None = None, data_dir: str | None = No
         start = time.perf_counter()
         optimizer_step(run, optimizer, rows, step)
         taken.append(time.perf_counter() - start)
+        if step + 1 >= WARM + FEWEST and sum(taken[WARM:]) > SECONDS:
+            break
     judged = {split: rows for split, rows in run.encoded.items() if split != "train"}
     name = "dev" if "dev" in judged else next(iter(judged), "train")
     start = time.perf_counter()
