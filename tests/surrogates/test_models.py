@@ -11,10 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretune.errors import DataError, UsageError
-from foretune.store.metadataset import CELLS, ROLES
-from foretune.surrogates import CostModel, FailureModel, LastValue, MeanTable, QuantileBoosting, Transfer, ZeroShot
+from foretune.store.metadataset import CELLS, ROLES, folds
+from foretune.surrogates import (
+    CostModel,
+    FailureModel,
+    LastValue,
+    MeanTable,
+    QuantileBoosting,
+    Transfer,
+    ZeroShot,
+    quantile_boosting,
+    zero_shot,
+)
 from foretune.surrogates.anchor import Anchor
 from foretune.surrogates.conformal import equal_weights, left_out, quantile, width
+from foretune.surrogates.encode import Encoder
 from foretune.surrogates.zero_shot import Ranker, rank_within
 from foretune.testing.surrogate_contract import FAILS, at, configurations, hidden, made_store, of, rank_correlation
 
@@ -105,6 +116,56 @@ def test_check_9_groups_are_left_out_whole_and_each_once():
     assert (np.sum(parts, axis=0) == 1).all()
     assert all(not set(data.groups[part]) & set(data.groups[~part]) for part in parts)
     assert list(left_out(data.take(data.task < 5), 0)) == []
+
+
+@pytest.mark.parametrize(("kind", "module"), [(ZeroShot, zero_shot.conformal), (QuantileBoosting, quantile_boosting)])
+def test_check_9_what_a_width_is_measured_by_was_learned_without_those_it_is_measured_on(kind, module, monkeypatch):
+    """One group alone has settings of its own. A model that is judged on the group cannot have a column of them."""
+    measured = []
+
+    def spy(low, high, truth, tasks):
+        measured.append((low, high, tasks))
+        return width(low, high, truth, tasks)
+
+    monkeypatch.setattr(module, "width", spy)
+    data = made_store(6, 10)
+    own = np.random.default_rng(0).normal(size=len(data))
+    configs = tuple(
+        {**config, "only here": float(own[place])} if data.task[place] == 2 else config
+        for place, config in enumerate(data.configs)
+    )
+    assert "only here" in " ".join(Encoder.fit(replace(data, configs=configs)).names)
+    for each in (data, replace(data, configs=configs)):
+        kind(5).fit(each)
+    half = len(measured) // 2
+    for (low, high, tasks), (low_too, high_too, _) in zip(measured[:half], measured[half:], strict=True):
+        mine = tasks == 2
+        assert np.array_equal(low[mine], low_too[mine])
+        assert np.array_equal(high[mine], high_too[mine])
+
+
+@pytest.mark.parametrize("kind", [ZeroShot, QuantileBoosting])
+def test_check_9_nothing_of_a_task_that_is_held_out_enters_what_is_learned_or_how_wide_it_is(kind):
+    """Settings, features and scores of the task that is judged are absurd, and the model of its fold is the same."""
+    data = made_store(6, 10)
+    judged = data.task == 5
+    about = {**data.tasks[5].features, **dict.fromkeys(data.tasks[5].features, 1e9)}
+    absurd = replace(
+        data,
+        tasks=(*data.tasks[:5], replace(data.tasks[5], features=about)),
+        configs=tuple({"lr": 1e9} if judged[place] else config for place, config in enumerate(data.configs)),
+        score=np.where(judged, 1e9, data.score),
+    )
+    new = successes()
+    seen = at(new, 0)
+    one, other = (
+        kind(5).fit(each.take(fold.train)).predict(new, seen)
+        for each in (data, absurd)
+        for fold in folds(each, "task")
+        if each.task[fold.test][0] == 5
+    )
+    for name in ("order", "mean", "low", "high"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
 
 
 def test_check_5_intervals_are_calibrated_from_five_groups_on_and_cover_new_tasks():

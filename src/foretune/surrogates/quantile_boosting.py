@@ -55,7 +55,7 @@ class QuantileBoosting(Surrogate):
         gain = self._anchor.gain(points.runs, points.runs.score)[points.run]
         ahead = np.clip(gain - base, -LIMIT, LIMIT)
         self._models = [Again(each) for each in _fitted(points.columns, ahead, seed, self._iterations)]
-        self._widths = _widths(points, ahead, seed, self._iterations)
+        self._widths = _widths(points, self._anchor.of(points.runs), ahead, seed, self._iterations)
         return self
 
     def predict(self, pool: MetaDataset, seen: np.ndarray) -> Forecast:
@@ -114,16 +114,21 @@ def _quantiles(models: Sequence[Answer], columns: np.ndarray, seen: np.ndarray) 
     return np.where(seen > 0, np.maximum(found, 0.0), found)
 
 
-def _widths(points: Rows, ahead: np.ndarray, seed: int, iterations: int) -> np.ndarray | None:
-    """``(CELLS,)`` by how much the ends move outwards after each number of cells; None below ``FEWEST`` groups."""
+def _widths(points: Rows, zero: np.ndarray, ahead: np.ndarray, seed: int, iterations: int) -> np.ndarray | None:
+    """``(CELLS,)`` by how much the ends move outwards after each number of cells; None below ``FEWEST`` groups.
+
+    Nothing that is fitted has seen the groups that it is judged on, the encoder included. The kind of anchor is that of
+    the whole fit: it is the unit in which a width is told.
+    """
     parts = list(left_out(points.runs, seed))
     if not parts:
         return None
     found = np.full((3, len(ahead)), np.nan)
     for part in parts:
         held = part[points.run]
-        models = _fitted(points.columns[~held], ahead[~held], seed, iterations)
-        found[:, held] = _quantiles(models, points.columns[held], points.seen[held])
+        columns = rows(points.runs, points.run, points.seen, Encoder.fit(points.runs.take(~part)), zero).columns
+        models = _fitted(columns[~held], ahead[~held], seed, iterations)
+        found[:, held] = _quantiles(models, columns[held], points.seen[held])
     task = points.runs.task[points.run]
     overall = width(found[0], found[2], ahead, task)
     made = np.full(CELLS, overall)

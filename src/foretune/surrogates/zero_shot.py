@@ -87,7 +87,11 @@ class ZeroShot(Surrogate):
         self._mean = Again(self._forest.predict)
         guess, left_out = np.full(len(known), np.nan), list(conformal.left_out(known, seed))
         for held in left_out:
-            guess[held] = forest(columns[~held], gain[~held], seed, -(-self._trees // 3)).predict(columns[held])
+            inner = Encoder.fit(known.take(~held))  # what it scales by is not learned from those it is judged on
+            guess[held] = gain[~held].mean()
+            if inner.names:
+                learned = forest(inner.of(known.take(~held)), gain[~held], seed, -(-self._trees // 3))
+                guess[held] = learned.predict(inner.of(known.take(held)))
         self._width = conformal.width(guess, guess, gain, known.task) if left_out else None
         return self
 
