@@ -10,11 +10,13 @@ from foretune.comparison.replay.controls import CONTROLS, one_per_group, shuffle
 from foretune.comparison.replay.entries import DEFAULT, Entry
 from foretune.comparison.replay.pools import held_out, noise_floor
 from foretune.comparison.replay.race import observed, race
-from foretune.comparison.replay.run import RANDOM, run_replay
+from foretune.comparison.replay.run import RACED, RANDOM, run_replay
 from foretune.errors import DataError, UsageError
 from foretune.evaluation.regret import expected_at_random
-from foretune.recommenders import RECOMMENDERS, Portfolio, RandomSearch
+from foretune.recommenders import RECOMMENDERS, RandomSearch, Transfer
 from foretune.recommenders.base import Recommender, Trial
+from foretune.recommenders.forecasts import Forecasts
+from foretune.recommenders.foresight import Foresight
 from foretune.records import RunCollection
 from foretune.report import replay_tables
 from foretune.store.metadataset import CELLS, metadataset
@@ -392,7 +394,57 @@ def test_a_recommender_that_asks_for_nonsense_is_named(monkeypatch):
         run_replay(dataset(), recommenders=["astray"], seeds=1)
 
 
-def test_check_11_the_default_that_stands_first_is_never_left_behind():
-    held = toy_held()
-    lap = race(held, lambda pool, past, default, seed: Portfolio(pool, None, default=default, seed=seed), (1.0,), 0)
-    assert lap.incumbents == (held.default,)
+class Backwards(Foresight):
+    """Prefers what did worst on every earlier task, and is sure of it."""
+
+    spearman, judged, cost = 1.0, 6, None
+
+    def learn(self):
+        """Nothing."""
+
+    @property
+    def ranks(self):
+        return -np.where(self.past.succeeded, self.past.score, -1.0)
+
+    def of(self, pool, seen):
+        far = np.abs(np.log10([config["lr"] for config in pool.configs]) + 3)
+        n, unknown = len(pool), np.full(len(pool), np.nan)
+        return Forecasts(far, unknown, unknown, unknown, False, np.zeros(n), np.ones(n))
+
+
+def test_check_11_a_ranking_that_lost_to_the_default_on_tasks_left_out_does_not_displace_it():
+    held, _ = held_out(dataset(), "leave-one-task-out", default={"lr": 1e-3})
+    for each in held:
+        chosen = {}
+        for guarded in (True, False):
+
+            def asked(pool, past, default, seed, guarded=guarded):
+                return Transfer(pool, past, default=default, seed=seed, standard=guarded, fit=Backwards)
+
+            chosen[guarded] = race(each, asked, (1.0,), 0).incumbents[0]
+        assert chosen[True] == each.default
+        assert chosen[False] != each.default
+        assert chosen[False] < 0 or each.regrets[chosen[False]] > each.regrets[each.default] + 0.1
+
+
+def test_thresholds_of_the_specification_stand_beside_the_rows_that_they_are_of():
+    asked = {"recommenders": ["portfolio"], "default": ADVICE}
+    found = run_replay(dataset(), collection="taskset", **asked)
+    assert [(row.check, row.entry, row.budget) for row in found.thresholds] == [
+        (3, "portfolio", 1),
+        (3, "portfolio", 2),
+    ]
+    assert [row.met for row in found.thresholds] == [
+        found.standing("portfolio", 1.0).mean <= 0.10,
+        found.standing("portfolio", 2.0).mean <= 0.03,
+    ]
+    said = replay_tables.sentences(found)
+    assert sum(("met." in line) for line in said) == 2
+    assert run_replay(dataset(), collection="taskset", unseen=True, **asked).thresholds == ()
+    assert run_replay(dataset(), collection="another", **asked).thresholds == ()
+
+
+def test_ours_races_where_nobody_is_named_and_is_held_to_the_thresholds_of_any_collection():
+    found = run_replay(dataset(tasks=4, configs=8), default=ADVICE, budgets=(0.5, 1.0))
+    assert set(found.laps) == set(RACED)
+    assert {(row.check, row.entry) for row in found.thresholds} == {(3, "transfer"), (11, "transfer")}

@@ -84,11 +84,11 @@ def loop(taskset, kind):
     return np.mean(rows, axis=0)
 
 
-def test_check_6_random_search_in_the_loop(taskset):
+def test_the_loop_of_section_8_2_gives_random_search_its_published_row(taskset):
     assert loop(taskset, RandomSearch) == pytest.approx([0.907, 0.839, 0.721, 0.598], abs=0.03)
 
 
-def test_check_6_successive_halving_in_the_loop_within_the_noise_of_sixty_seeds(taskset):
+def test_the_loop_of_section_8_2_gives_successive_halving_its_published_row_within_the_noise_of_sixty_seeds(taskset):
     found = loop(taskset, Halving)
     print("halving", found)
     assert found == pytest.approx([0.632, 0.625, 0.492, 0.291], abs=0.09)

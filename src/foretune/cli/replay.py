@@ -26,7 +26,7 @@ def replay(
     ] = "leave-one-task-out",
     recommenders: Annotated[
         str, typer.Option(help="Names with commas between them; options behind colons, as halving:eta=4.")
-    ] = "random,halving,mean-table,portfolio",
+    ] = "transfer,random,halving,mean-table,portfolio",
     budgets: Annotated[str, typer.Option(help="Full-run equivalents at which regret is read.")] = "1,2,5,10",
     unit: Annotated[
         str, typer.Option(help="What a budget is counted in: runs, or seconds, thinking included.")

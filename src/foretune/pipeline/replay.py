@@ -10,7 +10,7 @@ from typing import Any
 
 from foretune.comparison.replay.controls import CONTROLS
 from foretune.comparison.replay.pace import Ahead
-from foretune.comparison.replay.run import BASELINES, BUDGETS, FULL_SEEDS, SEEDS, Replay, run_replay
+from foretune.comparison.replay.run import BUDGETS, FULL_SEEDS, RACED, SEEDS, Replay, run_replay
 from foretune.errors import DataError, UsageError
 from foretune.pipeline.without_past import without_past
 from foretune.recommenders.recorded import Published
@@ -59,7 +59,7 @@ class Replayed:
 def replay(
     protocol: str = "leave-one-task-out",
     collection: str | os.PathLike[str] | RunCollection = BUNDLED,
-    recommenders: Sequence[str] = BASELINES,
+    recommenders: Sequence[str] = RACED,
     budgets: Sequence[float] = BUDGETS,
     *,
     unit: str = "runs",

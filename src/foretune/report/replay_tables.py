@@ -13,6 +13,7 @@ from pathlib import Path
 from foretune.comparison.replay.entries import DEFAULT
 from foretune.comparison.replay.run import FULL_SEEDS, Replay
 from foretune.comparison.replay.standings import Pairing
+from foretune.comparison.replay.thresholds import Threshold
 from foretune.comparison.replay.unraced import RANDOM
 from foretune.report import html, table_files, units
 from foretune.report.tables import Column, Table
@@ -104,6 +105,7 @@ def sentences(replay: Replay) -> list[str]:
         "that was shuffled is read there."
         for control, names in replay.unchanged.items()
     ]
+    said += [_threshold(row) for row in replay.thresholds]
     said += _first_look(replay)
     if replay.noise is None:
         said.append(
@@ -293,6 +295,13 @@ def _worst(replay: Replay, name: str, budget: float) -> str:
     return (
         f"At {_budget(budget)} {name} is not worse than the default on {held:.0%} of the tasks; at worst it is "
         f"{row.behind:.3f} above it, on `{row.behind_task}`."
+    )
+
+
+def _threshold(row: Threshold) -> str:
+    return (
+        f"Check {row.check} of the specification asks of {row.entry} at {_budget(row.budget)}: {row.asked}. Found: "
+        f"{row.found}, {'met' if row.met else 'not met'}."
     )
 
 

@@ -24,6 +24,7 @@ from foretune.comparison.replay.pace import Ahead
 from foretune.comparison.replay.pools import Held, Published, held_out, noise_floor
 from foretune.comparison.replay.race import UNITS, Lap
 from foretune.comparison.replay.standings import Pairing, Standing, adjusted, by_group, pairing, standing
+from foretune.comparison.replay.thresholds import Threshold, thresholds
 from foretune.comparison.replay.unraced import RANDOM, unraced
 from foretune.errors import DataError, UsageError
 from foretune.registry import did_you_mean
@@ -34,6 +35,9 @@ SEEDS, FULL_SEEDS = 1, 5
 """Of a first look, and of the full protocol."""
 
 BASELINES = ("random", "halving", "mean-table", "portfolio")
+RACED = ("transfer", *BASELINES)
+"""Who races where nobody is named."""
+
 RIVALS = ("portfolio", "mean-table", "halving")
 """Baselines that every other recommender is held against where both raced."""
 
@@ -81,6 +85,7 @@ class Replay:
         regrets, raw: entry -> ``(tasks, seeds, budgets)`` normalised regret, and in the unit of each task's metric.
         laps: entry -> task -> seed -> lap, for those that raced.
         standings, pairings: what may be said.
+        thresholds: what the specification asks of these rows, and what was found.
         noise: deviation of repeated runs in normalised regret and how many configurations tell of it, or None.
         unchanged: control -> recommenders whose every lap it left as it was: they read nothing of what was shuffled.
         notes: sentences about what was left out and why.
@@ -94,6 +99,7 @@ class Replay:
     laps: Mapping[str, tuple[tuple[Lap, ...], ...]]
     standings: tuple[Standing, ...]
     pairings: tuple[Pairing, ...]
+    thresholds: tuple[Threshold, ...]
     noise: tuple[float, int] | None
     unchanged: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
@@ -121,6 +127,7 @@ class Replay:
             "regrets": {name: values.mean(axis=1).tolist() for name, values in self.regrets.items()},
             "raw": {name: values.mean(axis=1).tolist() for name, values in self.raw.items()},
             "thinking_seconds": {name: self.thinking(name) for name in self.laps},
+            "thresholds": [asdict(row) for row in self.thresholds],
             "noise": None if self.noise is None else {"deviation": self.noise[0], "configurations": self.noise[1]},
             "unchanged": {name: list(names) for name, names in self.unchanged.items()},
             "notes": list(self.notes),
@@ -137,7 +144,7 @@ def run_replay(
     *,
     collection: str = "",
     protocol: str = "leave-one-task-out",
-    recommenders: Sequence[str] = BASELINES,
+    recommenders: Sequence[str] = RACED,
     budgets: Sequence[float] = BUDGETS,
     unit: str = "runs",
     seeds: int = SEEDS,
@@ -225,6 +232,7 @@ def run_replay(
         laps,
         standings,
         pairings,
+        thresholds(settings, standings, regrets, noise[0] if noise else 0.0),
         noise,
         unchanged,
         (*notes, *left, *_abstained(held, laps), *_judged_on_dev(held), *((NO_RANDOM,) if unit == "seconds" else ())),
