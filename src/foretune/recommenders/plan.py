@@ -154,12 +154,17 @@ class Planner:
     def _too_dear(self, pool: Pool, situation: Situation) -> np.ndarray:
         """``(n,)`` the candidates whose training does not fit the memory or the budget; what is not known rules nothing
         out, nor is the published default ruled out, which was cut to the budget."""
-        asked = costs(pool.offered, situation, self._learned)
         dear = np.zeros(len(pool.offered), bool)
-        if situation.memory_bytes is not None:
-            dear |= asked.bytes > situation.memory_bytes
-        if situation.budget_seconds is not None and situation.measured is not None and self.mode != "grey-box":
-            dear |= asked.seconds > situation.budget_seconds
+        memory, budget = situation.memory_bytes, situation.budget_seconds
+        if situation.measured is None or self.mode == "grey-box":  # what is played is not run whole
+            budget = None
+        if memory is None and budget is None:
+            return dear
+        asked = costs(pool.offered, situation, self._learned)
+        if memory is not None:
+            dear |= asked.bytes > memory
+        if budget is not None:
+            dear |= asked.seconds > budget
         dear[0] = False
         return dear
 
