@@ -192,8 +192,8 @@ def shortest(protocol: Protocol) -> Protocol:
     return shorter(protocol, steps=1, tasks=1, methods=1, seeds=1, test_rows=4)
 
 
-def check_killed(protocol: Protocol, out: Path) -> None:
-    whole, resumed = (opened(protocol, store=out / name) for name in ("whole", "killed"))
+def check_killed(protocol: Protocol, out: Path, undisturbed: str = "whole") -> None:
+    whole, resumed = (opened(protocol, store=out / name) for name in (undisturbed, "killed"))
     assert tables(judge(resumed)) == tables(judge(whole))
     held = [record.digest for record in resumed.store]
     assert len(held) == len(set(held)), "a finished run was repeated"
@@ -250,8 +250,8 @@ def test_the_command_killed_twenty_times_ends_with_the_same_tables(protocol, tmp
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    work(opened(asked, store=tmp_path / "whole"))
-    check_killed(asked, tmp_path)
+    work(opened(asked, store=tmp_path / "entire"))  # a name as long: an adapter holds the path of its stage's model
+    check_killed(asked, tmp_path, "entire")
 
 
 def test_check_13_a_killed_run_leaves_a_status_and_no_scores(protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

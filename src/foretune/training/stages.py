@@ -110,7 +110,7 @@ def pretrained(
     """
     asked = config.pretraining
     assert asked is not None
-    place = (folder or default_folder() / STAGES) / asked.digest
+    place = ((folder or default_folder() / STAGES) / asked.digest).absolute()  # an adapter says where its model lies
     with _alone(place):
         make_accelerator().wait_for_everyone()
         stage = _found(place)
