@@ -60,6 +60,7 @@ CHANGED = {
     "held_text": "held.txt",
     "budget": "1s",
     "mode": "grey-box",
+    "refit": True,
 }
 """Another value of every field but ``APART``; the word DATA stands for the data file."""
 
@@ -134,8 +135,11 @@ def test_what_was_asked_makes_the_same_options_again_and_so_does_its_yaml(asked)
     assert make_options(yaml.safe_load(yaml.safe_dump(plain))) == options
 
 
-def test_zero_is_given_and_none_is_not():
-    assert merge({"clip": 0.0, "seed": 0, "lr": None, "trust_remote_code": False}, None) == {"clip": 0.0, "seed": 0}
+def test_zero_and_no_are_given_and_none_is_not(tmp_path):
+    given = {"clip": 0.0, "seed": 0, "lr": None, "refit": False, "ood": []}
+    assert merge(given, None) == {"clip": 0.0, "seed": 0, "refit": False}
+    (tmp_path / "options.yaml").write_text("refit: true\nlr: 0.1\n")
+    assert merge(given, tmp_path / "options.yaml") == {"clip": 0.0, "seed": 0, "refit": False, "lr": 0.1}
 
 
 def test_hyphens_and_underscores_are_one_in_yaml(tmp_path):
